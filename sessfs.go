@@ -1,0 +1,123 @@
+// Package sessfs holds the nouns that all parts of the daemon share: sessions, versions, leases, the two interfaces
+// between its layers, and the errors that cross them.
+//
+// The way of a request:
+//
+//	PHP ── kernel ── fusefs ── Store (locking) ── Backend (backend, backend/memory) ── memcached
+//
+// fusefs, locking and backend never import each other; they meet here, and cmd/sessfs wires them. This package imports
+// the standard library only.
+package sessfs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// ID names a session: the whole file name, "sess_4fb1…" for PHP's own. Any bytes but '/' and NUL, 1 to 255 of them;
+// it is chosen by whoever sends the cookie and must be treated as hostile.
+type ID string
+
+// Hash is what may stand in a log or an error instead of the id itself: 12 hexadecimal digits of its SHA-256.
+func (id ID) Hash() string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:6])
+}
+
+// Version orders the states of one session. Counter grows by one with every commit; a new session's counter starts at
+// the unix time in milliseconds, so that a later incarnation outranks every earlier one. Nonce is random for each
+// commit and tells two commits with one counter apart.
+type Version struct {
+	Counter uint64
+	Nonce   uint64
+}
+
+// State says what is known of a session.
+type State uint8
+
+// The states of a Session.
+const (
+	Missing   State = iota // no server has anything under this id
+	Live                   // Data and Attr hold
+	Destroyed              // a tombstone: it was unlinked, and an older copy must not come back
+)
+
+// Attr are a session's file attributes. Times are unix nanoseconds.
+type Attr struct {
+	UID, GID            uint32
+	Mode                uint32 // the permission bits, 07777 at most
+	Atime, Mtime, Ctime int64
+}
+
+// Session is an immutable snapshot of a session as it stood on the servers. Nobody may change it or the bytes of Data
+// once it is made.
+type Session struct {
+	State   State
+	Version Version // zero when Missing
+	Attr    Attr    // zero unless Live
+	Data    []byte  // nil unless Live
+	// Ref is what the Backend that made the snapshot needs to commit on top of it (cas values and the like).
+	// No one else looks inside.
+	Ref any
+}
+
+// Exists says whether the session is there for a reader: neither missing nor destroyed.
+func (s *Session) Exists() bool { return s != nil && s.State == Live }
+
+// Holder tells who holds a lock, for logs and `sessfs show`. PID is the PHP process, 0 when not known.
+type Holder struct {
+	Host  string
+	Boot  string // the kernel's boot id: pids of another boot mean nothing
+	PID   uint32
+	Since time.Time
+}
+
+// Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.
+type Lease struct {
+	ID    ID
+	Token string // unique for each lease; what stands in the lock's item
+	// Deadline is when this host must stop relying on the lease: on CLOCK_BOOTTIME, in nanoseconds (see Boottime),
+	// which goes on while a machine is suspended. It is moved only by Backend.Renew. Guarded by the owner of the lease.
+	Deadline int64
+	// Ref is the Backend's own.
+	Ref any
+}
+
+// Entry is one session of a listing.
+type Entry struct {
+	ID      ID
+	State   State
+	Attr    Attr
+	Size    int64
+	Expires time.Time // zero: not known
+	Server  string    // the configured name of the server it was seen on
+}
+
+// Usage is the room for sessions on all servers together, in bytes and items.
+type Usage struct {
+	TotalBytes, FreeBytes uint64
+	Items                 uint64
+}
+
+// ServerStatus tells how one cache server stands.
+type ServerStatus struct {
+	Name        string        `json:"name"`
+	Address     string        `json:"address"`
+	Up          bool          `json:"up"`
+	DownSince   *time.Time    `json:"down_since,omitempty"`
+	LastError   string        `json:"last_error,omitempty"`
+	Protocol    string        `json:"protocol,omitempty"` // "meta" or "classic"
+	Version     string        `json:"version,omitempty"`
+	Uptime      time.Duration `json:"uptime_ns,omitempty"`
+	Items       uint64        `json:"items"`
+	Bytes       uint64        `json:"bytes"`
+	LimitBytes  uint64        `json:"limit_bytes"`
+	ItemMax     uint64        `json:"item_max"`
+	Evictions   uint64        `json:"evictions"`
+	Hits        uint64        `json:"hits"`
+	Misses      uint64        `json:"misses"`
+	Connections uint64        `json:"connections"`
+	RoundTrips  uint64        `json:"round_trips"` // made by this daemon, waited for or not
+	Failures    uint64        `json:"failures"`    // requests of this daemon that got no usable answer
+}
