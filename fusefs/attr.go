@@ -1,0 +1,208 @@
+package fusefs
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"sessfs"
+)
+
+// fill writes a session's attributes as the kernel wants them.
+func (fs *FS) fill(out *fuse.Attr, ino uint64, a sessfs.Attr, size int) {
+	a = fs.shown(a)
+	*out = fuse.Attr{
+		Ino: ino, Size: uint64(size), Blocks: (uint64(size) + 4095) / 4096 * 8, Blksize: 4096, Nlink: 1,
+		Mode: syscall.S_IFREG | a.Mode&0o7777, Owner: fuse.Owner{Uid: a.UID, Gid: a.GID},
+	}
+	out.Atime, out.Atimensec = splitTime(a.Atime)
+	out.Mtime, out.Mtimensec = splitTime(a.Mtime)
+	out.Ctime, out.Ctimensec = splitTime(a.Ctime)
+}
+
+func splitTime(ns int64) (sec uint64, nsec uint32) {
+	s, n := ns/1e9, ns%1e9
+	if n < 0 {
+		s, n = s-1, n+1e9
+	}
+	return uint64(s), uint32(n)
+}
+
+func (fs *FS) fillDir(out *fuse.Attr, ino uint64) {
+	*out = fuse.Attr{
+		Ino: ino, Size: 4096, Blocks: 8, Blksize: 4096, Nlink: 2,
+		Mode: syscall.S_IFDIR | fs.opts.DirMode, Owner: fuse.Owner{Uid: fs.opts.DirUID, Gid: fs.opts.DirGID},
+	}
+	sec, nsec := splitTime(fs.started.UnixNano())
+	out.Atime, out.Mtime, out.Ctime = sec, sec, sec
+	out.Atimensec, out.Mtimensec, out.Ctimensec = nsec, nsec, nsec
+}
+
+// GetAttr answers stat and fstat. fstat comes without a file handle: size, times and owner belong to the session, so
+// an open session is answered from memory while this host holds its lease or the asking process has just opened it.
+func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if _, ok := fs.names.dirPath(in.NodeId); ok {
+		fs.fillDir(&out.Attr, in.NodeId)
+		out.SetTimeout(time.Second)
+		return fuse.OK
+	}
+	fs.mu.Lock()
+	n := fs.nodes.get(in.NodeId)
+	if n == nil {
+		fs.mu.Unlock()
+		return fs.unknownNode()
+	}
+	h, own := n.pick(in.Pid)
+	if h == nil {
+		fs.mu.Unlock()
+		return fs.statClosed(n, &in.Caller, out)
+	}
+	f, claim := h.file, h.claim
+	fs.mu.Unlock()
+
+	if own && h.err(claim) != nil {
+		return fuse.EIO
+	}
+	leased := claim != nil && claim.Leased()
+	if !leased && claim != nil && !(own && sessfs.Boottime()-h.opened < int64(openFresh)) {
+		if st := fs.refresh(f); st != fuse.OK {
+			return st
+		}
+	}
+	v := f.view(in.Pid)
+	if !v.exists && own {
+		v.exists = true // the handle is a file, whatever became of the name
+	}
+	if !v.exists {
+		return fs.gone(n, in.Pid)
+	}
+	fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
+	if leased && !v.dirty {
+		out.SetTimeout(attrTimeout)
+		fs.mu.Lock()
+		n.answered, n.reusable = v.base.Version, sessfs.Boottime()+int64(attrTimeout)
+		if n.retired {
+			out.Nlink = 0
+		}
+		fs.mu.Unlock()
+	}
+	return fuse.OK
+}
+
+// pick chooses the handle that speaks for a node: one of the asking process (own), else the last one opened. The
+// caller holds FS.mu.
+func (n *node) pick(pid uint32) (h *handle, own bool) {
+	for x := range n.handles {
+		switch mine := x.pid == pid && pid != 0; {
+		case mine && (!own || x.fh > h.fh):
+			h, own = x, true
+		case !own && (h == nil || x.fh > h.fh):
+			h = x
+		}
+	}
+	return h, own
+}
+
+// refresh looks at the servers for a file that is open here without the lease.
+func (fs *FS) refresh(f *file) fuse.Status {
+	f.mu.Lock()
+	local := f.detached
+	f.mu.Unlock()
+	if local {
+		return fuse.OK
+	}
+	f.settle(fs.settings.Load().Timeout)
+	seen := f.seen()
+	s, err := fs.store.Read(background, f.id)
+	if err != nil {
+		fs.failed("read", f.id, err)
+		return toErrno(err)
+	}
+	if f.observe(s, seen) {
+		fs.mu.Lock()
+		ended := fs.detach(f, false, s)
+		fs.mu.Unlock()
+		closeClaims(ended)
+	}
+	return fuse.OK
+}
+
+// statClosed answers for a session that nobody here has open.
+func (fs *FS) statClosed(n *node, c *fuse.Caller, out *fuse.AttrOut) fuse.Status {
+	if !fs.dirAllowed(c, wantExec) {
+		return fuse.EACCES
+	}
+	a, size, st := fs.look(n.id)
+	if st == fuse.ENOENT {
+		return fs.gone(n, c.Pid)
+	}
+	if st != fuse.OK {
+		return st
+	}
+	fs.fill(&out.Attr, n.ino, a, size)
+	return fuse.OK
+}
+
+// gone says ENOENT, and marks the name as missing for that process.
+func (fs *FS) gone(n *node, pid uint32) fuse.Status {
+	fs.mu.Lock()
+	ended := fs.marks.set(markKey{n.id, pid}, nil, nil)
+	fs.mu.Unlock()
+	closeClaims(ended)
+	return fuse.ENOENT
+}
+
+// sighting is what was last known of a session, for outages: strict mode throws an id away when stat fails.
+type sighting struct {
+	attr sessfs.Attr
+	size int
+}
+
+// look asks the servers for the attributes of a session. While they cannot answer, ids that this host has lately seen
+// exist as they were.
+func (fs *FS) look(id sessfs.ID) (sessfs.Attr, int, fuse.Status) {
+	fs.mu.Lock()
+	f := fs.files[id]
+	fs.mu.Unlock()
+	if f != nil {
+		f.settle(fs.settings.Load().Timeout)
+	}
+	s, err := fs.store.Read(background, id)
+	if err != nil {
+		fs.mu.Lock()
+		seen, ok := fs.seen.get(id)
+		fs.mu.Unlock()
+		if ok && unavailable(err) {
+			return seen.attr, seen.size, fuse.OK
+		}
+		fs.failed("look up", id, err)
+		return sessfs.Attr{}, 0, toErrno(err)
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if s.Exists() {
+		fs.seen.put(id, sighting{s.Attr, len(s.Data)})
+		return s.Attr, len(s.Data), fuse.OK
+	}
+	fs.seen.remove(id)
+	if a, ok := fs.ghost(id); ok {
+		return a, 0, fuse.OK
+	}
+	if f := fs.files[id]; f != nil { // made here and still open, unwritten
+		f.mu.Lock()
+		v := f.published()
+		f.mu.Unlock()
+		if v.exists {
+			return v.attr, len(v.data), fuse.OK
+		}
+	}
+	return sessfs.Attr{}, 0, fuse.ENOENT
+}
+
+// unknownNode answers for a node id that fell out of the table. The kernel looks the name up again; that LOOKUP must
+// tell the truth, because a second ESTALE would reach the process.
+func (fs *FS) unknownNode() fuse.Status {
+	fs.truthUntil.Store(sessfs.Boottime() + int64(time.Second))
+	return estale
+}

@@ -1,0 +1,110 @@
+package fusefs
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// fate tells how a process that left an unpublished image went on.
+type fate uint8
+
+const (
+	fateUnknown fate = iota
+	fateFine         // alive, or ended by itself
+	fateKilled       // ended by a signal
+)
+
+// witness watches a process, so that its end can be told even after it was reaped.
+type witness struct {
+	pid   uint32
+	pidfd int // -1: none
+}
+
+// pidfdThread is PIDFD_THREAD of pidfd_open(2), Linux 6.9: the pid of a request is a thread's.
+const pidfdThread = unix.O_EXCL
+
+func watch(pid uint32) witness {
+	if pid == 0 {
+		return witness{pidfd: -1}
+	}
+	fd, err := unix.PidfdOpen(int(pid), 0)
+	if err != nil {
+		if fd, err = unix.PidfdOpen(int(pid), pidfdThread); err != nil {
+			fd = -1
+		}
+	}
+	return witness{pid: pid, pidfd: fd}
+}
+
+func (w *witness) close() {
+	if w.pidfd >= 0 {
+		unix.Close(w.pidfd)
+		w.pidfd = -1
+	}
+}
+
+// fate looks at the process now. While it is there, exiting or a zombie, its exit code stands in /proc/PID/stat (field
+// 52, proc(5)); once it was reaped the pidfd tells it from Linux 6.15 on.
+func (w *witness) fate() fate {
+	if w.pid == 0 {
+		return fateUnknown
+	}
+	if w.pidfd >= 0 {
+		if code, ok := pidfdExit(w.pidfd); ok {
+			return fateOf(code)
+		}
+		if unix.PidfdSendSignal(w.pidfd, 0, nil, 0) != nil { // reaped: /proc may show another process by now
+			return fateUnknown
+		}
+	}
+	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(w.pid), 10) + "/stat")
+	if err != nil {
+		if w.pidfd >= 0 {
+			if code, ok := pidfdExit(w.pidfd); ok { // reaped just now
+				return fateOf(code)
+			}
+		}
+		return fateUnknown
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 50 {
+		return fateUnknown
+	}
+	code, err := strconv.Atoi(string(fields[49])) // field 52, counted from behind the command's name (field 2)
+	if err != nil {
+		return fateUnknown
+	}
+	return fateOf(code)
+}
+
+func fateOf(waitStatus int) fate {
+	if waitStatus&0x7f != 0 {
+		return fateKilled
+	}
+	return fateFine
+}
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h.
+type pidfdInfo struct {
+	mask, cgroup                               uint64
+	pid, tgid, ppid                            uint32
+	ruid, rgid, euid, egid, suid, sgid, fu, fg uint32
+	exitCode                                   int32
+}
+
+const pidfdInfoExit = 1 << 3
+
+// pidfdExit asks PIDFD_GET_INFO for the wait status of a process that has ended.
+func pidfdExit(fd int) (status int, ok bool) {
+	info := pidfdInfo{mask: pidfdInfoExit}
+	const size = unsafe.Sizeof(info)
+	const request = 3<<30 | size<<16 | 0xff<<8 | 11 // _IOWR(0xFF, 11, struct pidfd_info)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&info))); errno != 0 {
+		return 0, false
+	}
+	return int(info.exitCode), info.mask&pidfdInfoExit != 0
+}

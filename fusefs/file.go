@@ -1,0 +1,163 @@
+package fusefs
+
+import (
+	"sync"
+	"time"
+
+	"sessfs"
+)
+
+// file is a session that is open on this host: what the servers have, as last seen here, and what handles here have
+// changed but not stored yet. Two kernel inodes may lead to one file (a name unlinked and made anew), and one inode to
+// two (see detach).
+type file struct {
+	id   sessfs.ID
+	refs int // handles and stores at RELEASE. Guarded by FS.mu.
+
+	// storing is held while a change is under way, so that this host's changes of a session come one after the other.
+	storing sync.Mutex
+
+	mu       sync.Mutex
+	session  *sessfs.Session // as last read or stored. Guarded by mu, like all below.
+	created  *sessfs.Attr    // not nil: made by open(O_CREAT) here, and nothing is stored yet
+	detached bool            // unlinked here while open: its handles go on without the servers
+	readAt   int64           // Boottime of the last look at the servers
+	changes  uint64          // grows with every change of session
+	images   []*image
+	pending  int           // RELEASEs whose store is not done
+	settled  chan struct{} // closed when pending is 0 again; nil: nobody waits
+}
+
+// image is the changed, unstored content of a session. It is shown only to the process that made it (rule 10).
+type image struct {
+	by     *handle
+	who    witness
+	data   []byte
+	mtime  int64
+	stored bool // bytes were written, not only cut
+	failed bool // a store of it failed and was reported: never published at RELEASE
+}
+
+// view is what a process sees of a file.
+type view struct {
+	exists bool
+	dirty  bool
+	attr   sessfs.Attr
+	data   []byte
+	base   *sessfs.Session
+}
+
+// view returns the file as process pid sees it: viewLocked for those who do not hold mu.
+func (f *file) view(pid uint32) view {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.viewLocked(pid)
+}
+
+// published returns the file as the servers have it. The caller holds mu.
+func (f *file) published() view {
+	v := view{base: f.session}
+	switch {
+	case f.session.Exists():
+		v.exists, v.attr, v.data = true, f.session.Attr, f.session.Data
+	case f.created != nil:
+		v.exists, v.attr = true, *f.created
+	}
+	return v
+}
+
+func (f *file) viewLocked(pid uint32) view {
+	v := f.published()
+	if img := f.image(pid); img != nil {
+		v.exists, v.dirty, v.data = true, true, img.data
+		v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
+	}
+	return v
+}
+
+// image returns the unstored image of pid. The caller holds mu.
+func (f *file) image(pid uint32) *image {
+	for _, img := range f.images {
+		if img.who.pid == pid {
+			return img
+		}
+	}
+	return nil
+}
+
+// keep makes data the unstored image of h's process pid. The caller holds mu.
+func (f *file) keep(h *handle, pid uint32, data []byte, stored bool) *image {
+	img := f.image(pid)
+	if img == nil {
+		img = &image{who: watch(pid)}
+		f.images = append(f.images, img)
+	}
+	img.by, img.data, img.mtime, img.failed = h, data, now(), false
+	img.stored = img.stored || stored
+	return img
+}
+
+// drop forgets an image. The caller holds mu.
+func (f *file) drop(img *image) {
+	for i, x := range f.images {
+		if x == img {
+			img.who.close()
+			f.images = append(f.images[:i], f.images[i+1:]...)
+			return
+		}
+	}
+}
+
+// set notes what the servers have now. The caller holds mu.
+func (f *file) set(s *sessfs.Session) {
+	f.session = s
+	f.readAt = sessfs.Boottime()
+	f.changes++
+	if s.Exists() {
+		f.created = nil
+	}
+}
+
+// observe takes over what a read showed that began when changes was seen; a change made here meanwhile wins. It
+// reports whether the session that this file stands for is gone: its handles must not be led to a later one.
+func (f *file) observe(s *sessfs.Session, seen uint64) (gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.detached || f.changes != seen && s.Version.Counter <= f.session.Version.Counter {
+		return false
+	}
+	if f.session.Exists() && !s.Exists() {
+		return true
+	}
+	f.set(s)
+	return false
+}
+
+// seen is to be noted before a read whose answer goes to observe.
+func (f *file) seen() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changes
+}
+
+// settle waits for stores at RELEASE that are under way, for no longer than bound.
+func (f *file) settle(bound time.Duration) {
+	f.mu.Lock()
+	if f.pending == 0 {
+		f.mu.Unlock()
+		return
+	}
+	if f.settled == nil {
+		f.settled = make(chan struct{})
+	}
+	ch := f.settled
+	f.mu.Unlock()
+	t := time.NewTimer(bound)
+	defer t.Stop()
+	select {
+	case <-ch:
+	case <-t.C:
+	}
+}
+
+func now() int64 { return time.Now().UnixNano() }

@@ -1,0 +1,134 @@
+package fusefs
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"sessfs"
+)
+
+// handle is one open file description.
+type handle struct {
+	fh     uint64
+	node   *node
+	pid    uint32 // of the opener
+	opened int64  // Boottime
+	flags  uint32
+
+	file    *file        // guarded by FS.mu: a lock that was waited for may lead to another file
+	claim   sessfs.Claim // guarded by FS.mu; nil once the file was unlinked under it
+	waiting atomic.Int32 // calls of Lock under way
+	failed  atomic.Bool  // its lock could not be got, or was lost: every later call fails (rule 9)
+}
+
+var errLockFailed = errors.New("the session's lock could not be got; close the file and open it again")
+
+// err tells why the handle must not be used any more.
+func (h *handle) err(c sessfs.Claim) error {
+	if h.failed.Load() {
+		return errLockFailed
+	}
+	if c != nil {
+		return c.Err()
+	}
+	return nil
+}
+
+// handle returns the open file description fh with its present file and claim.
+func (fs *FS) handle(fh uint64) (*handle, *file, sessfs.Claim) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	h := fs.handles[fh]
+	if h == nil {
+		return nil, nil, nil
+	}
+	return h, h.file, h.claim
+}
+
+// attach makes a handle on f. The caller holds FS.mu.
+func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, pid, flags uint32) *handle {
+	fs.lastFh++
+	h := &handle{fh: fs.lastFh, node: n, pid: pid, opened: sessfs.Boottime(), flags: flags, file: f, claim: claim}
+	f.refs++
+	fs.handles[h.fh] = h
+	fs.nodes.opened(n, h)
+	return h
+}
+
+// fileOf returns the open file of a session, made if need be. The caller holds FS.mu.
+func (fs *FS) fileOf(id sessfs.ID, s *sessfs.Session) *file {
+	f := fs.files[id]
+	if f == nil {
+		f = &file{id: id, session: s, readAt: sessfs.Boottime()}
+		fs.files[id] = f
+	}
+	return f
+}
+
+// unref ends one use of f. The caller holds FS.mu.
+func (fs *FS) unref(f *file) {
+	f.refs--
+	if f.refs > 0 {
+		return
+	}
+	if fs.files[f.id] == f {
+		delete(fs.files, f.id)
+		f.mu.Lock()
+		if f.created != nil && !f.session.Exists() {
+			fs.ghosts.put(f.id, ghost{attr: *f.created, until: f.created.Mtime + int64(fs.settings.Load().Lifetime)})
+		}
+		f.mu.Unlock()
+	}
+}
+
+// ghost is a session that open(O_CREAT) made and nobody ever wrote: it is not worth an item on the servers, but on
+// this host the file is there, as in a local directory.
+type ghost struct {
+	attr  sessfs.Attr
+	until int64 // unix nanoseconds
+}
+
+// ghost returns the unwritten session of that name. The caller holds FS.mu.
+func (fs *FS) ghost(id sessfs.ID) (sessfs.Attr, bool) {
+	g, ok := fs.ghosts.get(id)
+	if ok && g.until < now() {
+		fs.ghosts.remove(id)
+		return sessfs.Attr{}, false
+	}
+	return g.attr, ok
+}
+
+// detach parts f from its name, which is free for a new session: it was unlinked here (local), or found destroyed or
+// gone on the servers. Handles that wait for the lock stay with the name and find there what is new (rule 8); the
+// others go on with what they had. An unlinked file lives on without the servers, as in any directory; what was
+// destroyed elsewhere refuses writes by its version. The caller holds FS.mu; the returned claims it closes without.
+func (fs *FS) detach(f *file, local bool, next *sessfs.Session) (ended []sessfs.Claim) {
+	if fs.files[f.id] != f {
+		return nil
+	}
+	delete(fs.files, f.id)
+	var heir *file
+	for _, h := range fs.handles {
+		if h.file != f {
+			continue
+		}
+		h.node.retired = true
+		if h.waiting.Load() > 0 {
+			if heir == nil {
+				heir = fs.fileOf(f.id, next)
+			}
+			h.file = heir
+			heir.refs++
+			f.refs--
+			continue
+		}
+		if local && h.claim != nil {
+			ended = append(ended, h.claim)
+			h.claim = nil
+		}
+	}
+	f.mu.Lock()
+	f.detached = local
+	f.mu.Unlock()
+	return ended
+}

@@ -1,0 +1,197 @@
+package fusefs
+
+import (
+	"slices"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"sessfs"
+)
+
+// maxWrite is the longest WRITE the kernel sends: 1 MiB less a page, plus one. PHP's buffers are not page-aligned, and
+// at 1 MiB the kernel splits them at a length nobody can foresee; at this one every full WRITE has exactly this size,
+// so that one of another size is known to be the last of its pwrite(2) (rule 2).
+const maxWrite = 1<<20 - 4096 + 1
+
+// Read answers from memory.
+func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	h, f, claim := fs.handle(in.Fh)
+	if h == nil {
+		return nil, fuse.EBADF
+	}
+	if err := h.err(claim); err != nil {
+		return nil, toErrno(err)
+	}
+	if in.Offset == 0 && claim != nil && !claim.Leased() {
+		f.mu.Lock()
+		old := sessfs.Boottime()-f.readAt > int64(openFresh)
+		f.mu.Unlock()
+		if old {
+			if st := fs.refresh(f); st != fuse.OK {
+				return nil, st
+			}
+		}
+	}
+	data := f.view(in.Pid).data
+	if in.Offset >= uint64(len(data)) {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	data = data[in.Offset:]
+	return fuse.ReadResultData(data[:min(len(data), int(in.Size))]), fuse.OK
+}
+
+// Write stores the session, unless more of it is sure to come: see maxWrite and rule 4.
+func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h, f, claim := fs.handle(in.Fh)
+	if h == nil {
+		return 0, fuse.EBADF
+	}
+	if err := h.err(claim); err != nil {
+		return 0, toErrno(err)
+	}
+	f.storing.Lock()
+	defer f.storing.Unlock()
+	f.mu.Lock()
+	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
+	off := in.Offset
+	if in.Flags&syscall.O_APPEND != 0 {
+		off = uint64(len(v.data)) // the offset comes from the kernel's cached size
+	}
+	end := off + uint64(len(data))
+	if end > uint64(fs.settings.Load().MaxSize) || end < off {
+		if img != nil {
+			img.failed = true // what came before must not be published as the whole
+		}
+		f.mu.Unlock()
+		fs.tooLarge(f.id, end)
+		return 0, efbig
+	}
+	next := splice(v.data, img != nil, int(off), data)
+	if len(data) == maxWrite || end < uint64(len(v.data)) {
+		f.keep(h, in.Pid, next, true)
+		f.mu.Unlock()
+		return uint32(len(data)), fuse.OK
+	}
+	f.mu.Unlock()
+	if st := fs.storeImage(f, claim, in.Pid, next); st != fuse.OK {
+		return 0, st
+	}
+	return uint32(len(data)), fuse.OK
+}
+
+// splice returns old with data at off. What belongs to a snapshot (own is false) is copied; an image grows in place.
+func splice(old []byte, own bool, off int, data []byte) []byte {
+	size := max(off+len(data), len(old))
+	if own && off == len(old) {
+		return append(old, data...)
+	}
+	next := make([]byte, size)
+	copy(next, old)
+	copy(next[off:], data)
+	return next
+}
+
+// storeImage makes data the session's next version on the servers. When that fails the process's image stays what it
+// was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
+func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte) fuse.Status {
+	f.mu.Lock()
+	v, img := f.published(), f.image(pid)
+	attr := v.attr
+	attr.Mtime = now()
+	attr.Ctime = attr.Mtime
+	local := f.detached
+	if local {
+		f.set(&sessfs.Session{State: sessfs.Live, Version: v.base.Version, Attr: attr, Data: data})
+		if img != nil {
+			f.drop(img)
+		}
+	}
+	f.mu.Unlock()
+	if local {
+		return fuse.OK
+	}
+	if st := fs.commit(f, claim, v.base, attr, data); st != fuse.OK {
+		if img != nil {
+			f.mu.Lock()
+			img.failed = true
+			img.data = slices.Clip(img.data) // the failed attempt may still be reading what lies behind
+			f.mu.Unlock()
+		}
+		return st
+	}
+	if img != nil {
+		f.mu.Lock()
+		f.drop(img)
+		f.mu.Unlock()
+	}
+	return fuse.OK
+}
+
+// commit stores and notes what stands there now. The caller holds f.storing.
+func (fs *FS) commit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) fuse.Status {
+	if err := fs.tryCommit(f, claim, base, attr, data); err != nil {
+		fs.failed("store", f.id, err)
+		return toErrno(err)
+	}
+	return fuse.OK
+}
+
+func (fs *FS) tryCommit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) error {
+	var s *sessfs.Session
+	var err error
+	if claim != nil {
+		s, err = claim.Commit(background, base, attr, data)
+	} else {
+		s, err = fs.store.Commit(background, f.id, base, attr, data)
+	}
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.set(s)
+	f.mu.Unlock()
+	fs.mu.Lock()
+	fs.seen.put(f.id, sighting{s.Attr, len(s.Data)})
+	fs.mu.Unlock()
+	fs.counters.stores.Add(1)
+	return nil
+}
+
+// Fsync stores what is held back.
+func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h, f, claim := fs.handle(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	if err := h.err(claim); err != nil {
+		return toErrno(err)
+	}
+	return fs.storeHeld(h, f, claim)
+}
+
+// storeHeld stores the images of h that are worth it now: at fsync and before LOCK_UN.
+func (fs *FS) storeHeld(h *handle, f *file, claim sessfs.Claim) fuse.Status {
+	f.storing.Lock()
+	defer f.storing.Unlock()
+	for {
+		f.mu.Lock()
+		var img *image
+		for _, x := range f.images {
+			if x.by == h && !x.failed {
+				img = x
+			}
+		}
+		f.mu.Unlock()
+		if img == nil {
+			return fuse.OK
+		}
+		if st := fs.storeImage(f, claim, img.who.pid, img.data); st != fuse.OK {
+			return st
+		}
+	}
+}
+
+// Flush comes at close where the kernel has no FOPEN_NOFLUSH (before 5.16): PHP ignores what close says, so there is
+// nothing to say, ever.
+func (fs *FS) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }

@@ -1,0 +1,191 @@
+package fusefs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"sessfs"
+)
+
+// Type is the filesystem's type in /proc/mounts.
+const Type = "fuse.sessfs"
+
+// Server is a mount.
+type Server struct {
+	fs   *FS
+	dev  *device
+	dir  string
+	done chan struct{}
+	once sync.Once
+}
+
+// Mount mounts the sessions of store at o.Mountpoint. When it returns, requests are being answered. The error says
+// what to do about it; it needs root.
+func Mount(store sessfs.Store, o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Depth < 0 || o.Depth > 7 {
+		return nil, fmt.Errorf("depth %d: 0 to 7 levels of directories are possible", o.Depth)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 1e9
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
+	}
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", fd, 1<<20)
+	if o.Data != "" {
+		data += "," + o.Data
+	}
+	source := o.Source
+	if source == "" {
+		source = "sessfs"
+	}
+	if err := unix.Mount(source, o.Mountpoint, Type, o.Flags, data); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
+	}
+	fs := newFS(store, o)
+	dev := newDevice(fd, fs, mountOptions(o.Log), &fs.counters, o.Log)
+	fs.device = dev
+	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
+	dev.serve()
+	go fs.janitor()
+	go s.end()
+	return s, nil
+}
+
+func mountHint(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return " (mounting needs root, and in a container CAP_SYS_ADMIN)"
+	case errors.Is(err, unix.ENOENT):
+		return " (make the directory first)"
+	case errors.Is(err, unix.ENOTCONN):
+		return " (an old mount is there whose daemon is gone: umount -l it)"
+	case errors.Is(err, unix.ENODEV):
+		return " (the kernel has no FUSE: modprobe fuse)"
+	}
+	return ""
+}
+
+// mountOptions are what is negotiated with the kernel at INIT.
+func mountOptions(log *slog.Logger) *fuse.MountOptions {
+	return &fuse.MountOptions{
+		Name:   "sessfs",
+		FsName: "sessfs",
+		// flock comes to us, fcntl locks stay with the kernel.
+		EnableLocks:          true,
+		DisabledCapabilities: fuse.CAP_POSIX_LOCKS | fuse.CAP_READDIRPLUS | fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_PASSTHROUGH,
+		ExtraCapabilities:    fuse.CAP_ATOMIC_O_TRUNC,
+		DisableReadDirPlus:   true,
+		DisableXAttrs:        true,
+		MaxWrite:             maxWrite,
+		MaxBackground:        1024, // RELEASE is a background request: unlocks must not queue behind each other
+		Logger:               slog.NewLogLogger(log.Handler(), slog.LevelError),
+	}
+}
+
+// end waits for the mount to go, then ends everything.
+func (s *Server) end() {
+	s.dev.readers.Wait()
+	close(s.fs.stop)
+	s.dev.running.Wait()
+	s.fs.work.Wait()
+	s.fs.releaseAll()
+	unix.Close(s.dev.fd)
+	close(s.done)
+}
+
+// releaseAll gives back the locks of handles that never got a RELEASE: the mount was detached by force.
+func (fs *FS) releaseAll() {
+	fs.mu.Lock()
+	var claims []sessfs.Claim
+	for _, h := range fs.handles {
+		if h.claim != nil {
+			claims = append(claims, h.claim)
+		}
+	}
+	clear(fs.handles)
+	fs.mu.Unlock()
+	closeClaims(claims)
+}
+
+// Unmount takes the mount away. Where files are still open it is only detached (umount -l): those that have it open go
+// on, and Wait returns when the last of them has closed.
+func (s *Server) Unmount() error {
+	err := unix.Unmount(s.dir, 0)
+	if errors.Is(err, unix.EBUSY) {
+		err = unix.Unmount(s.dir, unix.MNT_DETACH)
+	}
+	if errors.Is(err, unix.EINVAL) { // not mounted any more
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("unmounting %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// Wait returns when the mount is gone and everything of it has ended.
+func (s *Server) Wait() { <-s.done }
+
+// Done is closed when the mount is gone and everything of it has ended.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Reconfigure changes what may change while mounted.
+func (s *Server) Reconfigure(n Settings) {
+	if n.Timeout == 0 {
+		n.Timeout = 1e9
+	}
+	s.fs.settings.Store(&n)
+}
+
+// Stats returns the mount's figures.
+func (s *Server) Stats() Stats { return s.fs.stats() }
+
+// Mounted tells what is mounted at path: the type of the topmost filesystem there as in /proc/self/mountinfo, "" for
+// none. A dead one is a FUSE mount whose daemon is gone (ENOTCONN).
+func Mounted(path string) (kind string, dead bool, err error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", false, err
+	}
+	for line := range bytes.Lines(b) {
+		fields := strings.Fields(string(line))
+		for i := 6; i+1 < len(fields); i++ { // optional fields end with "-" (proc(5))
+			if fields[i] == "-" {
+				if unescape(fields[4]) == path {
+					kind = fields[i+1]
+				}
+				break
+			}
+		}
+	}
+	if kind == "" {
+		return "", false, nil
+	}
+	if strings.HasPrefix(kind, "fuse") {
+		var st unix.Statfs_t
+		dead = errors.Is(unix.Statfs(path, &st), unix.ENOTCONN)
+	}
+	return kind, dead, nil
+}
+
+// unescape undoes the octal escapes of /proc/self/mountinfo.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}

@@ -1,0 +1,265 @@
+package fusefs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"sessfs"
+)
+
+// openFlags of every file: sizes of reads and writes come through as they are (pages cached before a lock was waited
+// for would be served stale after it), and close sends no FLUSH. Bit 5 is FOPEN_NOFLUSH (Linux 5.16).
+const openFlags = fuse.FOPEN_DIRECT_IO | 1<<5
+
+// Open reads the session and tries the lock in the same round trip: PHP asks for it next. A missing session is ESTALE:
+// the kernel looks the name up again, hears ENOENT because of the mark, and sends CREATE if the caller wants that.
+func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if _, ok := fs.names.dirPath(in.NodeId); ok {
+		return eisdir
+	}
+	if !fs.dirAllowed(&in.Caller, wantExec) {
+		return fuse.EACCES
+	}
+	fs.mu.Lock()
+	n := fs.nodes.get(in.NodeId)
+	if n == nil {
+		fs.mu.Unlock()
+		return fs.unknownNode()
+	}
+	if n.retired {
+		defer fs.mu.Unlock()
+		return fs.reopen(n, in, out)
+	}
+	if err := fs.unsaved[n.id]; err != nil {
+		delete(fs.unsaved, n.id)
+		fs.mu.Unlock()
+		return fuse.EIO
+	}
+	f := fs.files[n.id]
+	fs.mu.Unlock()
+
+	var seen uint64
+	if f != nil {
+		f.settle(fs.settings.Load().Timeout)
+		seen = f.seen()
+	}
+	claim, s, err := fs.store.Open(background, n.id, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY, in.Pid)
+	if err != nil {
+		fs.failed("open", n.id, err)
+		return toErrno(err)
+	}
+	fs.mu.Lock()
+	h, ended, st := fs.bind(n, claim, s, seen, in)
+	notify := st == fuse.OK && n.stale(s.Version)
+	fs.mu.Unlock()
+	closeClaims(ended)
+	if st != fuse.OK {
+		return st
+	}
+	if notify {
+		fs.device.invalidate(n.ino)
+	}
+	out.Fh, out.OpenFlags = h.fh, openFlags
+	return fuse.OK
+}
+
+// bind makes the handle of an OPEN whose answer is s. The caller holds FS.mu, and closes the claims without it.
+func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, seen uint64, in *fuse.OpenIn) (*handle, []sessfs.Claim, fuse.Status) {
+	var ended []sessfs.Claim
+	f := fs.files[n.id]
+	if f != nil && f.observe(s, seen) {
+		ended = fs.detach(f, false, s)
+		f = fs.files[n.id]
+	}
+	var v view
+	if f != nil {
+		f.mu.Lock()
+		v = f.published()
+		f.mu.Unlock()
+	} else if v.exists = s.Exists(); v.exists {
+		v.attr = s.Attr
+	} else if v.attr, v.exists = fs.ghost(n.id); v.exists {
+		f = fs.fileOf(n.id, s)
+		a := v.attr
+		f.created = &a
+		defer fs.dropUnused(f)
+	}
+	if !v.exists || n.retired {
+		return nil, append(ended, fs.marks.set(markKey{n.id, in.Pid}, claim, s)...), estale
+	}
+	want := wantOf(in.Flags)
+	if in.Flags&syscall.O_TRUNC != 0 {
+		want |= wantWrite
+	}
+	if !fs.fileAllowed(&in.Caller, v.attr, want) {
+		return nil, append(ended, claim), fuse.EACCES
+	}
+	if f == nil {
+		f = fs.fileOf(n.id, s)
+	}
+	h := fs.attach(n, f, claim, in.Pid, in.Flags)
+	fs.seen.put(n.id, sighting{v.attr, len(v.data)})
+	if in.Flags&syscall.O_TRUNC != 0 {
+		f.mu.Lock()
+		f.keep(h, in.Pid, nil, false)
+		f.mu.Unlock()
+	}
+	return h, ended, fuse.OK
+}
+
+// dropUnused takes a file that got no handle out of the table. The caller holds FS.mu.
+func (fs *FS) dropUnused(f *file) {
+	if f.refs == 0 && fs.files[f.id] == f {
+		delete(fs.files, f.id)
+	}
+}
+
+// stale reports whether the kernel may still reuse attributes of another version. The caller holds FS.mu.
+func (n *node) stale(v sessfs.Version) bool {
+	return n.answered != v && n.reusable > sessfs.Boottime()
+}
+
+// reopen opens an unlinked file that is still open, through /proc/PID/fd. The caller holds FS.mu.
+func (fs *FS) reopen(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	x, _ := n.pick(in.Pid)
+	if x == nil {
+		return estale
+	}
+	v := x.file.view(in.Pid)
+	if !fs.fileAllowed(&in.Caller, v.attr, wantOf(in.Flags)) {
+		return fuse.EACCES
+	}
+	h := fs.attach(n, x.file, nil, in.Pid, in.Flags)
+	out.Fh, out.OpenFlags = h.fh, openFlags
+	return fuse.OK
+}
+
+// Create makes a session, or opens the one that is there after all. The lock and the servers' answer are already here
+// when an OPEN of the same process found the session missing; nothing is stored until something is written, but for
+// O_EXCL, whose promise only the servers can keep.
+func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	levels, ok := fs.names.dirPath(in.NodeId)
+	if !ok {
+		return enotdir
+	}
+	if !fs.names.inDir(levels, name) {
+		return fuse.EPERM // a name that the configuration's files do not allow
+	}
+	if !fs.dirAllowed(&in.Caller, wantExec) {
+		return fuse.EACCES
+	}
+	id := sessfs.ID(name)
+	fs.mu.Lock()
+	claim, s, ok := fs.marks.take(markKey{id, in.Pid})
+	f := fs.files[id]
+	fs.mu.Unlock()
+	var seen uint64
+	if f != nil {
+		seen = f.seen()
+	}
+	if !ok || claim == nil {
+		var err error
+		claim, s, err = fs.store.Open(background, id, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY, in.Pid)
+		if err != nil {
+			fs.failed("create", id, err)
+			return toErrno(err)
+		}
+	}
+	if in.Flags&syscall.O_EXCL != 0 {
+		var st fuse.Status
+		if s, st = fs.createExclusive(id, claim, s, in); st != fuse.OK {
+			claim.Close()
+			return st
+		}
+	}
+	fs.mu.Lock()
+	h, ended, st := fs.bindNew(id, claim, s, seen, in)
+	if st == fuse.OK {
+		fs.enter(h.node, &out.EntryOut)
+		v := h.file.view(in.Pid)
+		fs.fill(&out.Attr, h.node.ino, v.attr, len(v.data))
+		out.Fh, out.OpenOut.OpenFlags = h.fh, openFlags
+	}
+	fs.mu.Unlock()
+	closeClaims(ended)
+	return st
+}
+
+// createExclusive adds an empty session on the servers.
+func (fs *FS) createExclusive(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, in *fuse.CreateIn) (*sessfs.Session, fuse.Status) {
+	fs.mu.Lock()
+	_, ghost := fs.ghost(id)
+	fs.mu.Unlock()
+	if s.Exists() || ghost {
+		return nil, eexist
+	}
+	if !fs.dirAllowed(&in.Caller, wantWrite|wantExec) {
+		return nil, fuse.EACCES
+	}
+	made, err := claim.Commit(background, s, newAttr(in), nil)
+	if errors.Is(err, sessfs.ErrConflict) {
+		return nil, eexist
+	}
+	if err != nil {
+		fs.failed("create", id, err)
+		return nil, toErrno(err)
+	}
+	return made, fuse.OK
+}
+
+// newAttr are the attributes of a session that the caller makes.
+func newAttr(in *fuse.CreateIn) sessfs.Attr {
+	t := now()
+	return sessfs.Attr{UID: in.Uid, GID: in.Gid, Mode: in.Mode & 0o7777, Atime: t, Mtime: t, Ctime: t}
+}
+
+// bindNew makes the handle of a CREATE. The caller holds FS.mu, and closes the claims without it.
+func (fs *FS) bindNew(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, seen uint64, in *fuse.CreateIn) (*handle, []sessfs.Claim, fuse.Status) {
+	n := fs.nodes.of(id)
+	open := fuse.OpenIn{InHeader: in.InHeader, Flags: in.Flags}
+	if f := fs.files[id]; s.Exists() || f != nil && fs.exists(f) {
+		h, ended, st := fs.bind(n, claim, s, seen, &open)
+		if st != estale {
+			return h, ended, st
+		}
+		// It was there, and s shows that it is gone: bind has retired the node and kept claim in a mark.
+		fs.marks.take(markKey{id, in.Pid})
+		n = fs.nodes.of(id)
+		if !fs.dirAllowed(&in.Caller, wantWrite|wantExec) {
+			return nil, append(ended, claim), fuse.EACCES
+		}
+		return fs.attachNew(n, claim, s, in), ended, fuse.OK
+	}
+	if a, ok := fs.ghost(id); ok {
+		if !fs.fileAllowed(&in.Caller, a, wantOf(in.Flags)) {
+			return nil, []sessfs.Claim{claim}, fuse.EACCES
+		}
+		h := fs.attachNew(n, claim, s, in)
+		h.file.created = &a
+		return h, nil, fuse.OK
+	}
+	if !fs.dirAllowed(&in.Caller, wantWrite|wantExec) {
+		return nil, []sessfs.Claim{claim}, fuse.EACCES
+	}
+	return fs.attachNew(n, claim, s, in), nil, fuse.OK
+}
+
+func (fs *FS) exists(f *file) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.published().exists
+}
+
+// attachNew makes the handle of a session that does not exist yet. The caller holds FS.mu.
+func (fs *FS) attachNew(n *node, claim sessfs.Claim, s *sessfs.Session, in *fuse.CreateIn) *handle {
+	f := fs.fileOf(n.id, s)
+	f.mu.Lock()
+	if !f.published().exists {
+		a := newAttr(in)
+		f.session, f.created = s, &a
+	}
+	f.mu.Unlock()
+	return fs.attach(n, f, claim, in.Pid, in.Flags)
+}

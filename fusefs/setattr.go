@@ -1,0 +1,255 @@
+package fusefs
+
+import (
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"sessfs"
+)
+
+// SetAttr is ftruncate, truncate, utimensat, chmod and chown. ftruncate only changes the handle's image (a truncation
+// is never published by itself, rule 3), unless written bytes wait for it (PHP's write order 3, rule 4); everything by
+// path is stored at once.
+func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if _, ok := fs.names.dirPath(in.NodeId); ok {
+		return fuse.EPERM // the directory's owner and mode stand in the configuration
+	}
+	fs.mu.Lock()
+	n := fs.nodes.get(in.NodeId)
+	fs.mu.Unlock()
+	if n == nil {
+		return fs.unknownNode()
+	}
+	var st fuse.Status
+	if fh, ok := in.GetFh(); ok && in.Valid&fuse.FATTR_SIZE != 0 {
+		if st = fs.truncateHandle(fh, in); st == fuse.OK && in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+			st = fs.change(n, in, in.Valid&^(fuse.FATTR_SIZE|fuse.FATTR_MTIME|fuse.FATTR_CTIME))
+		}
+	} else {
+		st = fs.change(n, in, in.Valid)
+	}
+	if st != fuse.OK {
+		return st
+	}
+	return fs.answerSetAttr(n, in, out)
+}
+
+func (fs *FS) answerSetAttr(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	fs.mu.Lock()
+	var f *file
+	if h, _ := n.pick(in.Pid); h != nil {
+		f = h.file
+	}
+	fs.mu.Unlock()
+	if f != nil {
+		v := f.view(in.Pid)
+		fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
+		return fuse.OK
+	}
+	fs.mu.Lock()
+	s, _ := fs.seen.get(n.id) // change has just put it there
+	fs.mu.Unlock()
+	fs.fill(&out.Attr, n.ino, s.attr, s.size)
+	return fuse.OK
+}
+
+// truncateHandle is ftruncate(2) on an open handle.
+func (fs *FS) truncateHandle(fh uint64, in *fuse.SetAttrIn) fuse.Status {
+	h, f, claim := fs.handle(fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	if err := h.err(claim); err != nil {
+		return toErrno(err)
+	}
+	if in.Size > uint64(fs.settings.Load().MaxSize) {
+		return efbig
+	}
+	f.storing.Lock()
+	defer f.storing.Unlock()
+	f.mu.Lock()
+	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
+	data := resize(v.data, int(in.Size))
+	if img != nil && img.stored && !img.failed {
+		f.mu.Unlock()
+		return fs.storeImage(f, claim, in.Pid, data)
+	}
+	f.keep(h, in.Pid, data, false)
+	f.mu.Unlock()
+	return fuse.OK
+}
+
+// resize returns a copy of data with the given length, filled with zeros. Empty is what PHP asks for.
+func resize(data []byte, size int) []byte {
+	if size == 0 {
+		return nil
+	}
+	b := make([]byte, size)
+	copy(b, data)
+	return b
+}
+
+// change stores new attributes, or a truncation by path.
+func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
+	if !fs.dirAllowed(&in.Caller, wantExec) {
+		return fuse.EACCES
+	}
+	fs.mu.Lock()
+	h, _ := n.pick(in.Pid)
+	if best := n.holder(); best != nil {
+		h = best
+	}
+	var f *file
+	var claim sessfs.Claim
+	if h != nil {
+		f, claim = h.file, h.claim
+	}
+	fs.mu.Unlock()
+	if f == nil {
+		return fs.changeClosed(n, in, valid)
+	}
+	f.storing.Lock()
+	defer f.storing.Unlock()
+	if claim == nil || !claim.Leased() {
+		if st := fs.refresh(f); st != fuse.OK {
+			return st
+		}
+	}
+	f.mu.Lock()
+	v := f.published()
+	local := f.detached
+	f.mu.Unlock()
+	if !v.exists {
+		return fuse.ENOENT
+	}
+	attr, data, st := fs.apply(v.attr, v.data, in, valid)
+	if st != fuse.OK {
+		return st
+	}
+	if local {
+		f.mu.Lock()
+		f.set(&sessfs.Session{State: sessfs.Live, Version: v.base.Version, Attr: attr, Data: data})
+		f.mu.Unlock()
+		return fuse.OK
+	}
+	return fs.commit(f, claim, v.base, attr, data)
+}
+
+// holder returns the handle that has the session's lock or lease here. The caller holds FS.mu.
+func (n *node) holder() *handle {
+	for h := range n.handles {
+		if h.claim != nil && h.claim.Held() {
+			return h
+		}
+	}
+	return nil
+}
+
+// changeClosed changes a session that is not open here. A change by somebody else in between is read and built on, as
+// often as it takes in a few tries.
+func (fs *FS) changeClosed(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
+	var err error
+	for try := 0; try < 5; try++ {
+		var s *sessfs.Session
+		if s, err = fs.store.Read(background, n.id); err != nil {
+			break
+		}
+		old, data := s.Attr, s.Data
+		if !s.Exists() {
+			fs.mu.Lock()
+			ghostAttr, ok := fs.ghost(n.id)
+			fs.mu.Unlock()
+			if !ok {
+				return fs.gone(n, in.Pid)
+			}
+			old, data = ghostAttr, nil
+		}
+		attr, data, st := fs.apply(old, data, in, valid)
+		if st != fuse.OK {
+			return st
+		}
+		if s, err = fs.store.Commit(background, n.id, s, attr, data); err == nil {
+			fs.mu.Lock()
+			fs.ghosts.remove(n.id)
+			fs.seen.put(n.id, sighting{s.Attr, len(s.Data)})
+			fs.mu.Unlock()
+			return fuse.OK
+		}
+		if !conflict(err) {
+			break
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+	fs.failed("change", n.id, err)
+	return toErrno(err)
+}
+
+// apply works out the new attributes, with the checks of setattr_prepare(9) that the kernel leaves to us.
+func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32) (sessfs.Attr, []byte, fuse.Status) {
+	c, owner, now := &in.Caller, fs.shown(a).UID, now()
+	isOwner := c.Uid == 0 || c.Uid == owner
+	if valid&fuse.FATTR_SIZE != 0 {
+		if !fs.fileAllowed(c, a, wantWrite) {
+			return a, nil, fuse.EACCES
+		}
+		if in.Size > uint64(fs.settings.Load().MaxSize) {
+			return a, nil, efbig
+		}
+		data = resize(data, int(in.Size))
+		a.Mtime = now
+	}
+	if valid&fuse.FATTR_MODE != 0 {
+		if !isOwner {
+			return a, nil, fuse.EPERM
+		}
+		a.Mode = in.Mode & 0o7777
+		if c.Uid != 0 && c.Gid != fs.shown(a).GID && inGroup(c.Pid, fs.shown(a).GID, true, false) {
+			a.Mode &^= 0o2000
+		}
+	}
+	if valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		uid, gid := a.UID, a.GID
+		if valid&fuse.FATTR_UID != 0 {
+			uid = in.Owner.Uid
+		}
+		if valid&fuse.FATTR_GID != 0 {
+			gid = in.Owner.Gid
+		}
+		if c.Uid != 0 && (!isOwner || uid != owner || gid != fs.shown(a).GID && gid != c.Gid && !inGroup(c.Pid, gid, false, true)) {
+			return a, nil, fuse.EPERM
+		}
+		if c.Uid != 0 || a.Mode&0o111 != 0 {
+			a.Mode &^= 0o4000
+			if a.Mode&0o010 != 0 {
+				a.Mode &^= 0o2000
+			}
+		}
+		a.UID, a.GID = uid, gid
+	}
+	if valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 && valid&fuse.FATTR_SIZE == 0 {
+		set := in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_ATIME_NOW) == fuse.FATTR_ATIME ||
+			in.Valid&(fuse.FATTR_MTIME|fuse.FATTR_MTIME_NOW) == fuse.FATTR_MTIME
+		if !isOwner && (set || !fs.fileAllowed(c, a, wantWrite)) {
+			if set {
+				return a, nil, fuse.EPERM
+			}
+			return a, nil, fuse.EACCES
+		}
+		if valid&fuse.FATTR_ATIME != 0 {
+			a.Atime = timeOf(in.Valid&fuse.FATTR_ATIME_NOW != 0, now, in.Atime, in.Atimensec)
+		}
+		if valid&fuse.FATTR_MTIME != 0 {
+			a.Mtime = timeOf(in.Valid&fuse.FATTR_MTIME_NOW != 0, now, in.Mtime, in.Mtimensec)
+		}
+	}
+	a.Ctime = now
+	return a, data, fuse.OK
+}
+
+func timeOf(isNow bool, now int64, sec uint64, nsec uint32) int64 {
+	if isNow {
+		return now
+	}
+	return int64(sec)*1e9 + int64(nsec)
+}
