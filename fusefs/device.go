@@ -67,12 +67,6 @@ func (d *device) serve() {
 	}
 }
 
-// wait returns when all readers have ended and all requests are answered.
-func (d *device) wait() {
-	d.readers.Wait()
-	d.running.Wait()
-}
-
 func (d *device) read() {
 	defer d.readers.Done()
 	buf := d.large.Get().(*[]byte)

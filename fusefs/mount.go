@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -24,7 +23,6 @@ type Server struct {
 	dev  *device
 	dir  string
 	done chan struct{}
-	once sync.Once
 }
 
 // Mount mounts the sessions of store at o.Mountpoint. When it returns, requests are being answered. The error says

@@ -1,0 +1,33 @@
+package sessfs_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestImports holds the layers apart: package sessfs imports the standard library only, and fusefs, backend and
+// locking never import each other.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}}: {{join .Deps \" \"}}", "./...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	forbidden := map[string][]string{
+		"sessfs":                {"sessfs/", "github.com/", "golang.org/", "gopkg.in/"},
+		"sessfs/fusefs":         {"sessfs/backend", "sessfs/locking", "sessfs/config"},
+		"sessfs/backend":        {"sessfs/fusefs", "sessfs/locking", "sessfs/config"},
+		"sessfs/backend/memory": {"sessfs/fusefs", "sessfs/locking", "sessfs/config"},
+		"sessfs/locking":        {"sessfs/fusefs", "sessfs/backend", "sessfs/config"},
+	}
+	for line := range strings.Lines(string(out)) {
+		pkg, deps, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		for _, dep := range strings.Fields(deps) {
+			for _, bad := range forbidden[pkg] {
+				if strings.HasPrefix(dep, bad) {
+					t.Errorf("%s imports %s, which it must not", pkg, dep)
+				}
+			}
+		}
+	}
+}
