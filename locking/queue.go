@@ -15,7 +15,15 @@ type waiter struct {
 	claim   *claim
 	kind    sessfs.LockKind
 	granted chan grant // capacity 1
-	absent  bool       // its call was interrupted: it keeps its place for a moment, and is passed over
+	try     bool       // LOCK_NB: gets ErrLocked when one attempt did not bring the lease
+	since   int64      // Boottime
+	absent  int64      // not 0: its call was interrupted; it keeps its place until then (Boottime), and is passed over
+}
+
+// grant answers a waiter. Without err it holds the lock now.
+type grant struct {
+	session *sessfs.Session // what stands there now; nil: it must be read
+	err     error
 }
 
 func (q *queue) holds(c *claim) bool {
@@ -49,15 +57,16 @@ func (q *queue) release(c *claim) bool {
 	return false
 }
 
-// push adds a waiter. One whose claim kept a place gets that place.
-func (q *queue) push(w *waiter) {
+// push adds a waiter. One whose claim kept a place gets that place, and true is returned.
+func (q *queue) push(w *waiter) (kept bool) {
 	for i, x := range q.waiters {
-		if x.claim == w.claim && x.absent {
+		if x.claim == w.claim && x.absent != 0 {
 			q.waiters[i] = w
-			return
+			return true
 		}
 	}
 	q.waiters = append(q.waiters, w)
+	return false
 }
 
 // remove takes a waiter out and reports whether it was there.
@@ -71,16 +80,19 @@ func (q *queue) remove(w *waiter) bool {
 	return false
 }
 
-// drop takes all places of a claim out.
-func (q *queue) drop(c *claim) {
+// take removes the waiters for which out says so and returns them.
+func (q *queue) take(out func(*waiter) bool) (taken []*waiter) {
 	keep := q.waiters[:0]
 	for _, w := range q.waiters {
-		if w.claim != c {
+		if out(w) {
+			taken = append(taken, w)
+		} else {
 			keep = append(keep, w)
 		}
 	}
 	clear(q.waiters[len(keep):])
 	q.waiters = keep
+	return taken
 }
 
 // next takes the waiters out that can hold the lock now, in their order: one exclusive, or all shared up to the first
@@ -88,7 +100,7 @@ func (q *queue) drop(c *claim) {
 func (q *queue) next() (granted []*waiter) {
 	for i := 0; i < len(q.waiters); {
 		w := q.waiters[i]
-		if w.absent {
+		if w.absent != 0 {
 			i++
 			continue
 		}
@@ -105,20 +117,7 @@ func (q *queue) next() (granted []*waiter) {
 // waiting reports whether a call of Lock is waiting, the absent ones apart.
 func (q *queue) waiting() bool {
 	for _, w := range q.waiters {
-		if !w.absent {
-			return true
-		}
-	}
-	return false
-}
-
-// ahead reports whether somebody waits who was there before c.
-func (q *queue) ahead(c *claim) bool {
-	for _, w := range q.waiters {
-		if w.claim == c {
-			return false
-		}
-		if !w.absent {
+		if w.absent == 0 {
 			return true
 		}
 	}

@@ -1,0 +1,18 @@
+package locking
+
+import "sync/atomic"
+
+type counters struct {
+	claims, leases, waiting         atomic.Int64
+	waits, commits, conflicts, lost atomic.Uint64
+	longestNs                       atomic.Int64
+}
+
+func (c *counters) longest(ns int64) {
+	for {
+		old := c.longestNs.Load()
+		if ns <= old || c.longestNs.CompareAndSwap(old, ns) {
+			return
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package locking
+
+import (
+	"fmt"
+	"time"
+
+	"sessfs"
+)
+
+// keepEvery is how often leases are looked after: unasked ones go back, used ones are renewed, places kept for
+// interrupted waits end.
+const keepEvery = 20 * time.Millisecond
+
+// watch tells the keeper that there is one lease or absent waiter more. The caller holds a shard's mu.
+func (m *Manager) watch() {
+	if m.leases.Add(1) == 1 {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// keep is the keeper: it sleeps while there is nothing to look after.
+func (m *Manager) keep() {
+	defer m.running.Done()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-m.wake:
+		}
+		tick := time.NewTicker(keepEvery)
+		for m.leases.Load() > 0 && m.ctx.Err() == nil {
+			select {
+			case <-m.ctx.Done():
+			case <-tick.C:
+				for i := range m.shards {
+					m.keepShard(&m.shards[i])
+				}
+			}
+		}
+		tick.Stop()
+	}
+}
+
+func (m *Manager) keepShard(s *shard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := sessfs.Boottime()
+	for _, e := range s.entries {
+		m.take(e, func(w *waiter) bool { return w.absent != 0 && w.absent < now })
+		m.checkDeadline(e)
+		if e.lease == nil {
+			continue
+		}
+		if now >= e.renewAt && !e.renewing {
+			e.renewing = true
+			e.refs++
+			lease := e.lease
+			m.running.Add(1)
+			go func() {
+				defer m.running.Done()
+				m.renew(e, lease)
+			}()
+		}
+		if len(e.queue.holders) == 0 {
+			m.settle(e)
+		}
+	}
+}
+
+// Stats are figures since the start, but for those that say "now".
+type Stats struct {
+	Claims      int64         `json:"claims"`  // open file descriptions now
+	Leases      int64         `json:"leases"`  // locks this host has now
+	Waiting     int64         `json:"waiting"` // calls that wait for a lock now
+	Waits       uint64        `json:"waits"`   // calls that had to wait
+	LongestWait time.Duration `json:"longest_wait_ns"`
+	Commits     uint64        `json:"commits"`
+	Conflicts   uint64        `json:"conflicts"`  // changes refused because somebody else had changed the session
+	LocksLost   uint64        `json:"locks_lost"` // locks that ended under their holder
+}
+
+// Stats returns the figures.
+func (m *Manager) Stats() Stats {
+	c := &m.counters
+	return Stats{Claims: c.claims.Load(), Leases: c.leases.Load(), Waiting: c.waiting.Load(), Waits: c.waits.Load(),
+		LongestWait: time.Duration(c.longestNs.Load()), Commits: c.commits.Load(), Conflicts: c.conflicts.Load(), LocksLost: c.lost.Load()}
+}
+
+// Lock is a lock that is held or waited for on this host.
+type Lock struct {
+	Session string        `json:"session"` // hash of the id
+	PID     uint32        `json:"pid"`
+	Kind    string        `json:"kind"`
+	Waiting bool          `json:"waiting"`
+	For     time.Duration `json:"for_ns"`
+}
+
+// Locks lists the locks that are held or waited for here, at most max of them.
+func (m *Manager) Locks(max int) (list []Lock) {
+	now := sessfs.Boottime()
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for _, e := range s.entries {
+			for _, c := range e.queue.holders {
+				list = append(list, Lock{Session: e.id.Hash(), PID: c.pid, Kind: kindName(e.queue.kind), For: time.Duration(now - c.since)})
+			}
+			for _, w := range e.queue.waiters {
+				list = append(list, Lock{Session: e.id.Hash(), PID: w.claim.pid, Kind: kindName(w.kind), Waiting: true, For: time.Duration(now - w.since)})
+			}
+		}
+		s.mu.Unlock()
+		if len(list) >= max {
+			return list[:max]
+		}
+	}
+	return list
+}
+
+func kindName(k sessfs.LockKind) string {
+	switch k {
+	case sessfs.Shared:
+		return "shared"
+	case sessfs.Exclusive:
+		return "exclusive"
+	}
+	return fmt.Sprintf("kind %d", k)
+}
