@@ -1,12 +1,9 @@
 package fusefs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -151,39 +148,3 @@ func (s *Server) Reconfigure(n Settings) {
 
 // Stats returns the mount's figures.
 func (s *Server) Stats() Stats { return s.fs.stats() }
-
-// Mounted tells what is mounted at path: the type of the topmost filesystem there as in /proc/self/mountinfo, "" for
-// none. A dead one is a FUSE mount whose daemon is gone (ENOTCONN).
-func Mounted(path string) (kind string, dead bool, err error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", false, err
-	}
-	for line := range bytes.Lines(b) {
-		fields := strings.Fields(string(line))
-		for i := 6; i+1 < len(fields); i++ { // optional fields end with "-" (proc(5))
-			if fields[i] == "-" {
-				if unescape(fields[4]) == path {
-					kind = fields[i+1]
-				}
-				break
-			}
-		}
-	}
-	if kind == "" {
-		return "", false, nil
-	}
-	if strings.HasPrefix(kind, "fuse") {
-		var st unix.Statfs_t
-		dead = errors.Is(unix.Statfs(path, &st), unix.ENOTCONN)
-	}
-	return kind, dead, nil
-}
-
-// unescape undoes the octal escapes of /proc/self/mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
