@@ -1,0 +1,113 @@
+package testkit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func lockThread() { runtime.LockOSThread() }
+
+// Main runs a package's tests and fails when they leave a mount or a child process behind. It needs root.
+func Main(m *testing.M) {
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests mount filesystems and switch users: run them as root")
+		os.Exit(1)
+	}
+	mounts := ourMounts()
+	code := m.Run()
+	for dir := range ourMounts() {
+		if !mounts[dir] {
+			fmt.Fprintln(os.Stderr, "a mount was left behind:", dir)
+			exec.Command("umount", "-l", dir).Run()
+			code = 1
+		}
+	}
+	for _, c := range children() {
+		fmt.Fprintln(os.Stderr, "a process was left behind:", c)
+		code = 1
+	}
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// ourMounts are the session directories that tests have mounted: other test packages run beside this one, so that only
+// those of this process count.
+func ourMounts() map[string]bool {
+	list := make(map[string]bool)
+	b, _ := os.ReadFile("/proc/self/mounts")
+	for line := range bytes.Lines(b) {
+		f := strings.Fields(string(line))
+		if len(f) > 2 && f[2] == "fuse.sessfs" && mine(f[1]) {
+			list[f[1]] = true
+		}
+	}
+	return list
+}
+
+var (
+	mountsMu sync.Mutex
+	mounted  = make(map[string]bool)
+)
+
+func mine(dir string) bool {
+	mountsMu.Lock()
+	defer mountsMu.Unlock()
+	return mounted[dir]
+}
+
+func remember(dir string) {
+	mountsMu.Lock()
+	defer mountsMu.Unlock()
+	mounted[dir] = true
+}
+
+func children() (list []string) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, s := range stats {
+		b, err := os.ReadFile(s)
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
+			list = append(list, string(b[:bytes.LastIndexByte(b, ')')+1]))
+		}
+	}
+	return list
+}
+
+var built struct {
+	sync.Once
+	dir, path string
+	err       error
+}
+
+// Binary builds sessfs with the race detector, once for the test process.
+func Binary(t testing.TB) string {
+	t.Helper()
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("/tmp", "sessfs-bin-"); built.err != nil {
+			return
+		}
+		os.Chmod(built.dir, 0o755)
+		built.path = filepath.Join(built.dir, "sessfs")
+		out, err := exec.Command("go", "build", "-race", "-o", built.path, "sessfs/cmd/sessfs").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("building sessfs: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}

@@ -1,0 +1,64 @@
+package testkit
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Memcached is a server on a port of its own, which it keeps over Stop and Start.
+type Memcached struct {
+	Addr string
+	t    testing.TB
+	args []string
+	proc *Process
+}
+
+// StartMemcached starts one with more arguments, such as "-I", "2m".
+func StartMemcached(t testing.TB, args ...string) *Memcached {
+	t.Helper()
+	port := FreePort(t)
+	m := &Memcached{t: t, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	m.args = append([]string{"-u", "root", "-U", "0", "-l", "127.0.0.1", "-p", strconv.Itoa(port)}, args...)
+	m.Start()
+	return m
+}
+
+// Start starts it, or starts it again: empty.
+func (m *Memcached) Start() {
+	m.t.Helper()
+	m.proc = Start(m.t, "memcached", m.args...)
+	Until(m.t, 10*time.Second, "memcached answers at "+m.Addr, func() bool {
+		c, err := net.Dial("tcp", m.Addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// Stop kills it.
+func (m *Memcached) Stop() { m.proc.Kill() }
+
+// Process is what runs now.
+func (m *Memcached) Process() *Process { return m.proc }
+
+// Command sends lines of the text protocol and returns the first line of the answer.
+func (m *Memcached) Command(format string, args ...any) string {
+	m.t.Helper()
+	c, err := net.Dial("tcp", m.Addr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	fmt.Fprintf(c, format+"\r\n", args...)
+	b := make([]byte, 64<<10)
+	n, err := c.Read(b)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(b[:n])
+}
