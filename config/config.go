@@ -1,0 +1,124 @@
+// Package config reads the configuration file: its schema, the defaults, checks that name file, line, key, what was
+// found and what was expected, and a watcher that hands out a new snapshot after each change.
+//
+// The schema is one table (keys in schema.go): whatever a key needs to be known for, its place, its values, whether it
+// changes while mounted, stands in its row. The file is decoded over yaml.Node by hand, because the yaml package's own
+// decoding loses lines, reads 1733 as a number of its own choice, and stops checking at the first wrong type.
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// MaxFile is the size in bytes of the largest file that is read.
+const MaxFile = 1 << 20
+
+// Config is a checked configuration. It is never changed once it is made: whoever wants another one makes a copy.
+type Config struct {
+	Mountpoint string // absolute
+	Directory  Directory
+	// Files are the patterns of the names that may stand in the directory. '*' stands for any run of bytes, the empty
+	// one included; nothing else is special.
+	Files   []string
+	Depth   int    // N of session.save_path = "N;/path": 0 to 7 levels of directories
+	Owner   string // Keep, or the user as whose all sessions appear
+	Session Session
+	Lock    Lock
+	Cache   Cache
+	Admin   Admin
+	Log     Log
+}
+
+// Keep is the Owner that leaves each session to the user who made it.
+const Keep = "keep"
+
+// Directory tells whose the mounted directory is. Whether the names exist on this host is not checked here.
+type Directory struct {
+	Owner, Group string
+	Mode         uint32 // the permission bits, 07777 at most
+}
+
+// Session bounds each session.
+type Session struct {
+	Lifetime time.Duration // since the last write or touch
+	MaxSize  int64         // bytes
+}
+
+// Lock says how sessions are locked.
+type Lock struct {
+	Lease time.Duration // of a lock among hosts, in whole seconds
+	Wait  time.Duration // 0: as long as it takes
+	Keep  time.Duration // 0: a lease is given back at close
+}
+
+// Cache says where sessions are kept.
+type Cache struct {
+	Servers       []Server // none: in the process
+	Replicas      int      // servers that each session is kept on
+	Timeout       time.Duration
+	RetryInterval time.Duration
+	Connections   int // to each server
+	Prefix        string
+}
+
+// Server is one memcached.
+type Server struct {
+	Name    string // what is hashed to place sessions; the address where none was given
+	Network string // "tcp" or "unix"
+	Address string // host:port, [v6]:port, or the absolute path of the socket
+	Weight  int
+}
+
+// Admin says where the daemon is asked how it does.
+type Admin struct {
+	Socket string // absolute path
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  slog.Level
+	Format string // "text" or "json"
+}
+
+// Default is the configuration of an empty file.
+func Default() *Config {
+	return &Config{
+		Mountpoint: "/var/lib/php/sessions",
+		Directory:  Directory{Owner: "root", Group: "root", Mode: 0o1733},
+		Files:      []string{"sess_*"},
+		Owner:      Keep,
+		Session:    Session{Lifetime: 24 * time.Minute, MaxSize: 16 << 20},
+		Lock:       Lock{Lease: 10 * time.Second},
+		Cache: Cache{Replicas: 1, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 2,
+			Prefix: "sessfs:"},
+		Admin: Admin{Socket: "/run/sessfs/admin.sock"},
+		Log:   Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// Load reads a file. The error is that of opening or reading it (errors.Is os.ErrNotExist works), or Errors.
+func Load(path string) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+// read returns at most MaxFile+1 bytes: Parse refuses the one too many.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return data, nil
+}

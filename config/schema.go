@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// key_ is one row of the schema.
+type key_ struct {
+	name string
+	live bool // changes while mounted; others need a remount
+	set  func(p *parser, c *Config, n *yaml.Node)
+	same func(a, b *Config) bool
+}
+
+const (
+	live    = true
+	remount = false
+)
+
+// key makes a row: where the value is kept, and what reads it. read notes an error and returns false for a value that
+// is not right.
+func key[T any](name string, live bool, at func(*Config) *T, read func(p *parser, key string, n *yaml.Node) (T, bool)) key_ {
+	return key_{
+		name: name, live: live,
+		set: func(p *parser, c *Config, n *yaml.Node) {
+			if v, ok := read(p, name, n); ok {
+				*at(c) = v
+			}
+		},
+		same: func(a, b *Config) bool { return reflect.DeepEqual(*at(a), *at(b)) },
+	}
+}
+
+// keys is the schema, in the order of the sample file. It is filled by init because what reads a value needs it too.
+var keys []key_
+
+func init() {
+	const year = 365 * day
+	keys = []key_{
+		key("mountpoint", remount, func(c *Config) *string { return &c.Mountpoint }, absolutePath),
+		key("directory.owner", remount, func(c *Config) *string { return &c.Directory.Owner }, userName),
+		key("directory.group", remount, func(c *Config) *string { return &c.Directory.Group }, userName),
+		key("directory.mode", remount, func(c *Config) *uint32 { return &c.Directory.Mode }, fileMode),
+		key("files", remount, func(c *Config) *[]string { return &c.Files }, patterns),
+		key("depth", remount, func(c *Config) *int { return &c.Depth }, integer(0, 7)),
+		key("owner", remount, func(c *Config) *string { return &c.Owner }, userName),
+		key("session.lifetime", live, func(c *Config) *time.Duration { return &c.Session.Lifetime }, duration(time.Second, 10*year)),
+		key("session.max_size", live, func(c *Config) *int64 { return &c.Session.MaxSize }, size(1, 1<<30)),
+		key("lock.lease", live, func(c *Config) *time.Duration { return &c.Lock.Lease }, wholeSeconds(2*time.Second, time.Hour)),
+		key("lock.wait", live, func(c *Config) *time.Duration { return &c.Lock.Wait }, duration(0, day)),
+		key("lock.keep", live, func(c *Config) *time.Duration { return &c.Lock.Keep }, only(duration(0, day), 0, "0s")),
+		key("cache.servers", remount, func(c *Config) *[]Server { return &c.Cache.Servers }, servers),
+		key("cache.replicas", remount, func(c *Config) *int { return &c.Cache.Replicas }, only(integer(1, 16), 1, "1")),
+		key("cache.timeout", live, func(c *Config) *time.Duration { return &c.Cache.Timeout }, duration(10*time.Millisecond, time.Minute)),
+		key("cache.retry_interval", live, func(c *Config) *time.Duration { return &c.Cache.RetryInterval }, duration(100*time.Millisecond, time.Hour)),
+		key("cache.connections", remount, func(c *Config) *int { return &c.Cache.Connections }, integer(1, 64)),
+		key("cache.prefix", remount, func(c *Config) *string { return &c.Cache.Prefix }, keyPrefix),
+		key("admin.socket", remount, func(c *Config) *string { return &c.Admin.Socket }, socketPath),
+		key("log.level", live, levelOf, logLevel),
+		key("log.format", live, func(c *Config) *string { return &c.Log.Format }, logFormat),
+	}
+}
+
+func names() []string {
+	all := make([]string, len(keys))
+	for i, k := range keys {
+		all[i] = k.name
+	}
+	return all
+}
+
+// relations checks what no key can tell alone.
+func (p *parser) relations(c *Config) {
+	if 2*c.Cache.Timeout < c.Lock.Lease {
+		return
+	}
+	// The line is that of whichever was written; both defaults together are right.
+	key, found, expected := "cache.timeout", c.Cache.Timeout, "less than half of lock.lease, "+formatDuration(c.Lock.Lease)
+	if p.lines[key] == 0 {
+		key, found, expected = "lock.lease", c.Lock.Lease, "more than twice cache.timeout, "+formatDuration(c.Cache.Timeout)
+	}
+	p.errs = append(p.errs, Error{File: p.file, Line: p.lines[key], Key: key, Found: fmt.Sprintf("%q", formatDuration(found)),
+		Expected: expected + ": a lease must outlive the renewal that is late"})
+}
+
+// Diff names the keys in which two configurations differ: those that can change while mounted, and those that need a
+// remount.
+func Diff(old, new *Config) (live, remount []string) {
+	for _, k := range keys {
+		switch {
+		case k.same(old, new):
+		case k.live:
+			live = append(live, k.name)
+		default:
+			remount = append(remount, k.name)
+		}
+	}
+	return live, remount
+}
