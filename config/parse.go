@@ -99,6 +99,9 @@ func syntaxError(err error, data []byte) (line int, text string) {
 	text = err.Error()
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
+		if strings.HasPrefix(m[2], "did not find expected") {
+			line++ // the errors of yaml.v3's parser, unlike those of its scanner, count from 0
+		}
 		return line, "YAML: " + m[2]
 	}
 	if m := yamlAnchor.FindStringSubmatch(text); m != nil {

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -65,10 +67,14 @@ func init() {
 	}
 }
 
+// names are those of all keys and sections.
 func names() []string {
-	all := make([]string, len(keys))
-	for i, k := range keys {
-		all[i] = k.name
+	var all []string
+	for _, k := range keys {
+		if section, _, nested := strings.Cut(k.name, "."); nested && !slices.Contains(all, section) {
+			all = append(all, section)
+		}
+		all = append(all, k.name)
 	}
 	return all
 }

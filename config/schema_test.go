@@ -1,0 +1,156 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"gopkg.in/yaml.v3"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The commented file at the top says what the defaults are, for every key there is.
+func TestSampleIsTheDefault(t *testing.T) {
+	data, err := os.ReadFile("../config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse("config.yaml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(c, Default()) {
+		t.Errorf("config.yaml says\n%+v\nthe defaults are\n%+v", c, Default())
+	}
+	for _, k := range keys {
+		section, leaf, nested := strings.Cut(k.name, ".")
+		if !nested {
+			section, leaf = "", k.name
+		}
+		if !inSample(string(data), section, leaf) {
+			t.Errorf("config.yaml does not mention %s", k.name)
+		}
+	}
+}
+
+// inSample finds a key in its section, commented out or not.
+func inSample(sample, section, leaf string) bool {
+	in := section == ""
+	for line := range strings.Lines(sample) {
+		if top := regexp.MustCompile(`^([a-z_]+):`).FindStringSubmatch(line); top != nil {
+			in = top[1] == section || section == "" && top[1] == leaf
+			if in && section == "" {
+				return true
+			}
+		} else if in && section != "" && regexp.MustCompile(`^\s+(# ?)?`+leaf+`:`).MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+// Every field of Config has a row in the schema, and Diff sees it.
+func TestDiffKnowsEveryField(t *testing.T) {
+	changed := 0
+	var walk func(path string, c *Config, v reflect.Value)
+	walk = func(path string, c *Config, v reflect.Value) {
+		for i := range v.NumField() {
+			f, name := v.Field(i), path+v.Type().Field(i).Name
+			switch f.Kind() {
+			case reflect.Struct:
+				walk(name+".", c, f)
+				continue
+			case reflect.String:
+				f.SetString("changed")
+			case reflect.Int, reflect.Int64:
+				f.SetInt(77)
+			case reflect.Uint32:
+				f.SetUint(0o700)
+			case reflect.Slice:
+				f.Set(reflect.MakeSlice(f.Type(), 2, 2))
+			default:
+				t.Fatalf("%s is a %s", name, f.Kind())
+			}
+			changed++
+			live, remount := Diff(Default(), c)
+			if got := len(live) + len(remount); got != changed {
+				t.Errorf("after a change of %s, Diff sees %d of %d changes", name, got, changed)
+			}
+		}
+	}
+	c := Default()
+	walk("", c, reflect.ValueOf(c).Elem())
+	if changed != len(keys) {
+		t.Errorf("Config has %d fields, the schema %d keys", changed, len(keys))
+	}
+	live, _ := Diff(Default(), c)
+	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval log.level log.format"
+	if got := strings.Join(live, " "); got != want {
+		t.Errorf("live are %s, want %s", got, want)
+	}
+	if live, remount := Diff(c, c); live != nil || remount != nil {
+		t.Error(live, remount)
+	}
+}
+
+// FuzzParse: nothing panics, and what is taken is taken again when it is written out.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"", "cache: {servers: [a:1, {address: 'unix:/x', weight: 3}, '[::1]:2']}", "a: &a [*a]",
+		"mountpoint: /a//b/../c\ndepth: 3", `files: ["\x20*", "a"]`, "lock: {lease: 1h, wait: 0.5s}", "session: {max_size: 7 KiB, lifetime: 1d1ns}"} {
+		f.Add([]byte(s))
+	}
+	if data, err := os.ReadFile("../config.yaml"); err == nil {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Parse("f", b)
+		if err != nil {
+			if errs, ok := err.(Errors); !ok || len(errs) == 0 || c != nil {
+				t.Fatalf("error %#v", err)
+			}
+			return
+		}
+		again, err := Parse("again", written(t, c))
+		if err != nil || !reflect.DeepEqual(again, c) {
+			t.Fatalf("%+v\nwas written and read as\n%+v: %v", c, again, err)
+		}
+	})
+}
+
+// written is a file that says what c says.
+func written(t *testing.T, c *Config) []byte {
+	var servers []map[string]any
+	for _, s := range c.Cache.Servers {
+		address := s.Address
+		if s.Network == "unix" {
+			address = "unix:" + address
+		}
+		servers = append(servers, map[string]any{"name": s.Name, "address": address, "weight": s.Weight})
+	}
+	var level string
+	for name, l := range levels {
+		if l == c.Log.Level {
+			level = name
+		}
+	}
+	data, err := yaml.Marshal(map[string]any{
+		"mountpoint": c.Mountpoint, "files": slices.Clone(c.Files), "depth": c.Depth, "owner": c.Owner,
+		"directory": map[string]any{"owner": c.Directory.Owner, "group": c.Directory.Group, "mode": fmt.Sprintf("%04o", c.Directory.Mode)},
+		"session":   map[string]any{"lifetime": c.Session.Lifetime.String(), "max_size": c.Session.MaxSize},
+		"lock":      map[string]any{"lease": c.Lock.Lease.String(), "wait": c.Lock.Wait.String(), "keep": c.Lock.Keep.String()},
+		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "timeout": c.Cache.Timeout.String(),
+			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix},
+		"admin": map[string]any{"socket": c.Admin.Socket},
+		"log":   map[string]any{"level": level, "format": c.Log.Format},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
