@@ -1,21 +1,55 @@
-# sessfs: `make build`, `sudo make test`.
+# sudo make demo   two web hosts share a session
+# sudo make test   everything
 GO          ?= go
-STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PREFIX      ?= /usr
+DESTDIR     ?=
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK := bin/tools/staticcheck
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+# What the tests and the demo run. gcc is for the race detector.
+PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
+TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
 
-.PHONY: build test check clean
+.PHONY: build demo test check deps install clean
 
 build:
-	$(GO) build -o bin/ ./...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
 
-# check: format, vet and staticcheck are clean.
-check:
-	@fmt=$$(gofmt -l .); test -z "$$fmt" || { echo "not formatted: $$fmt"; exit 1; }
+demo: deps build
+	./tests/demo/demo.sh bin/sessfs
+
+# apt-get starts servers that it installs; nothing here wants them running.
+deps:
+	@missing=; for t in $(TOOLS); do command -v $$t >/dev/null || missing=1; done; ls /usr/sbin/php-fpm* >/dev/null 2>&1 || missing=1; \
+	if [ -n "$$missing" ]; then \
+		printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.sessfs && chmod +x /usr/sbin/policy-rc.d.sessfs && \
+		{ [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.sessfs /usr/sbin/policy-rc.d; made=1; }; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; code=$$?; \
+		rm -f /usr/sbin/policy-rc.d.sessfs; [ -z "$$made" ] || rm -f /usr/sbin/policy-rc.d; exit $$code; \
+	fi
+	@[ -e /dev/fuse ] || modprobe fuse || { echo "there is no /dev/fuse: the tests mount filesystems (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"; exit 1; }
+
+check: $(STATICCHECK)
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	GOBIN=$(CURDIR)/bin/tools $(GO) install $(STATICCHECK)
-	bin/tools/staticcheck ./...
+	$(STATICCHECK) ./...
 
-test: check
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/bin/tools $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+test: deps check
 	$(GO) test -race -count=1 -timeout 14m ./...
+
+install: build
+	install -D -m 0755 bin/sessfs $(DESTDIR)$(PREFIX)/sbin/sessfs
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/sbin/sessfs $(DESTDIR)/sbin/mount.sessfs
+	[ -e $(DESTDIR)/etc/sessfs/config.yaml ] || install -D -m 0644 config.yaml $(DESTDIR)/etc/sessfs/config.yaml
+	install -D -m 0644 packaging/sessfs.service $(DESTDIR)/lib/systemd/system/sessfs.service
+	install -D -m 0644 packaging/var-lib-php-sessions.mount $(DESTDIR)$(PREFIX)/share/doc/sessfs/var-lib-php-sessions.mount
+	install -D -m 0644 packaging/fstab.example $(DESTDIR)$(PREFIX)/share/doc/sessfs/fstab.example
+	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/sessfs/operations.md
+	install -D -m 0644 config.yaml $(DESTDIR)$(PREFIX)/share/doc/sessfs/config.yaml
 
 clean:
 	rm -rf bin

@@ -33,7 +33,7 @@ type Options struct {
 	Data       string  // more data for mount(2): SELinux contexts
 
 	DirUID, DirGID, DirMode uint32   // of the directory; DirMode are permission bits, the sticky bit included
-	Files                   []string // path.Match patterns of the names that may stand here
+	Files                   []string // patterns of the names that may stand here; '*' is any run of bytes
 	Depth                   int      // N of session.save_path = "N;/path", 0 to 7
 	Owner, OwnerGID         *uint32  // nil: kept with each session; else all sessions appear as theirs
 	Key                     []byte   // secret of the node ids, the same in every daemon of this mount

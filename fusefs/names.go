@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"path"
 	"strings"
 	"sync"
 
@@ -34,14 +33,36 @@ func (s *names) match(name string) (sub string, ok bool) {
 		return "", false
 	}
 	for _, p := range s.patterns {
-		if ok, err := path.Match(p, name); ok && err == nil {
-			if i := strings.IndexAny(p, `*?[\`); i >= 0 && i <= len(name) {
-				return name[i:], true
-			}
-			return name, true
+		if !matches(p, name) {
+			continue
 		}
+		if i := strings.IndexByte(p, '*'); i >= 0 {
+			return name[i:], true
+		}
+		return name, true
 	}
 	return "", false
+}
+
+// matches compares name with a pattern in which '*' is any run of bytes, and nothing else is special.
+func matches(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	first, last := parts[0], parts[len(parts)-1]
+	if len(parts) == 1 {
+		return name == pattern
+	}
+	if len(name) < len(first)+len(last) || !strings.HasPrefix(name, first) || !strings.HasSuffix(name, last) {
+		return false
+	}
+	name = name[len(first) : len(name)-len(last)]
+	for _, part := range parts[1 : len(parts)-1] {
+		i := strings.Index(name, part)
+		if i < 0 {
+			return false
+		}
+		name = name[i+len(part):]
+	}
+	return true
 }
 
 // inode is the node id of the nth life of a name (rule 7). Keyed, so that nobody can choose names that meet in one id.

@@ -167,7 +167,8 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 			return toErrno(err)
 		}
 	}
-	if in.Flags&syscall.O_EXCL != 0 {
+	exclusive := in.Flags&syscall.O_EXCL != 0
+	if exclusive {
 		var st fuse.Status
 		if s, st = fs.createExclusive(id, claim, s, in); st != fuse.OK {
 			claim.Close()
@@ -175,7 +176,14 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 		}
 	}
 	fs.mu.Lock()
-	h, ended, st := fs.bindNew(id, claim, s, seen, in)
+	var h *handle
+	var ended []sessfs.Claim
+	st := fuse.OK
+	if exclusive { // whoever made a file may use it as it asked, whatever the mode
+		h = fs.attachNew(fs.nodes.of(id), claim, s, in)
+	} else {
+		h, ended, st = fs.bindNew(id, claim, s, seen, in)
+	}
 	if st == fuse.OK {
 		fs.enter(h.node, &out.EntryOut)
 		v := h.file.view(in.Pid)

@@ -15,8 +15,12 @@ import (
 // Options is what the options ask for.
 type Options struct {
 	NoAtime bool
+	Labels  []string // SELinux labels for the kernel, such as context=system_u:object_r:httpd_var_run_t:s0
 	Ignored []string // accepted without effect, as they were written
 }
+
+// Data is what goes to mount(2) in text.
+func (o Options) Data() string { return strings.Join(o.Labels, ",") }
 
 // Flags are the flags of mount(2). A session directory never has programs, devices or set-uid files.
 func (o Options) Flags() uintptr {
@@ -34,6 +38,9 @@ var ignored = []string{
 	"atime", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime",
 	"sync", "async", "dirsync", "mand", "nomand", "iversion", "noiversion", "silent", "loud", "symfollow", "nosymfollow",
 }
+
+// labels are SELinux's, as in mount(8).
+var labels = []string{"context", "fscontext", "defcontext", "rootcontext"}
 
 // Refused, with the reason.
 var refused = map[string]string{
@@ -73,6 +80,8 @@ func parse(lists []string, sloppy bool) (o Options, words []string, err error) {
 				bad = append(bad, name)
 			case name == "noatime":
 				o.NoAtime = true
+			case slices.Contains(labels, name) && name != word:
+				o.Labels = append(o.Labels, word)
 			case slices.Contains(ignored, word), isComment(name), name == "user" || name == "uhelper" || name == "helper":
 				if back := opposite[word]; back != "" {
 					bad = slices.DeleteFunc(bad, func(b string) bool { return b == back })
@@ -101,7 +110,7 @@ func isComment(name string) bool {
 }
 
 func unknown(name string) error {
-	known := append(slices.Clone(ignored), "noatime")
+	known := append(slices.Concat(ignored, labels), "noatime")
 	for r := range refused {
 		known = append(known, r)
 	}

@@ -75,9 +75,7 @@ func (h *Host) Configure(c Conf) {
 func (h *Host) Start(args ...string) {
 	h.t.Helper()
 	args = append([]string{"mount", "--foreground", "--config", h.Config}, args...)
-	cmd := exec.Command(Binary(h.t), args...)
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
-	h.proc = StartCmd(h.t, cmd)
+	h.proc = start(h.t, exec.Command(Binary(h.t), args...)) // ended by NewHost's cleanup
 	Until(h.t, 30*time.Second, "the mount at "+h.Dir+" answers; its log:\n"+h.Log(), func() bool {
 		select {
 		case <-h.proc.Done():

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"strconv"
@@ -61,4 +62,26 @@ func (m *Memcached) Command(format string, args ...any) string {
 		m.t.Fatal(err)
 	}
 	return string(b[:n])
+}
+
+// Dump is the answer of `lru_crawler metadump all`.
+func (m *Memcached) Dump() string {
+	m.t.Helper()
+	c, err := net.Dial("tcp", m.Addr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(c, "lru_crawler metadump all\r\n")
+	var all []byte
+	b := make([]byte, 64<<10)
+	for !bytes.HasSuffix(all, []byte("END\r\n")) {
+		n, err := c.Read(b)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		all = append(all, b[:n]...)
+	}
+	return string(all)
 }

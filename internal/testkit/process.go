@@ -53,6 +53,14 @@ func Start(t testing.TB, name string, args ...string) *Process {
 // StartCmd is Start for a prepared command.
 func StartCmd(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
+	p := start(t, cmd)
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// start leaves the end to the caller.
+func start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
 	p := &Process{Name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.out
@@ -61,6 +69,7 @@ func StartCmd(t testing.TB, cmd *exec.Cmd) *Process {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error)
 	go func() {
 		// Pdeathsig is bound to the thread that starts the child: this goroutine keeps it busy by waiting.
@@ -72,11 +81,9 @@ func StartCmd(t testing.TB, cmd *exec.Cmd) *Process {
 			close(p.done)
 		}
 	}()
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := <-started; err != nil {
 		t.Fatalf("starting %s: %v", cmd.Path, err)
 	}
-	t.Cleanup(func() { p.Kill() })
 	return p
 }
 

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"sessfs"
+	"sessfs/backend"
+	"sessfs/backend/memory"
+	"sessfs/config"
+	"sessfs/fusefs"
+	"sessfs/internal/admin"
+	"sessfs/internal/mountopt"
+	"sessfs/locking"
+)
+
+// daemon is one mount and everything behind it.
+type daemon struct {
+	file       string // of the configuration; "": none
+	mountpoint string
+	socket     string
+	conf       *config.Config
+	log        *slog.Logger
+	logs       *logger
+	started    time.Time
+
+	store   sessfs.Backend
+	cluster *backend.Cluster // nil: embedded
+	memory  *memory.Backend  // nil: on servers
+	locks   *locking.Manager
+	mount   *fusefs.Server
+	admin   *admin.Server
+}
+
+// grace is how long open files are waited for when the daemon is told to end.
+const grace = 5 * time.Second
+
+// start mounts. On error nothing is left behind.
+func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServers bool) (err error) {
+	d.started = time.Now()
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	mo, err := mountOptions(d.conf, d.source(), d.mountpoint)
+	if err != nil {
+		return err
+	}
+	mo.Log = d.log
+	mo.Flags, mo.Data = opts.Flags(), opts.Data()
+	if mo.Key, err = nodeKey(); err != nil {
+		d.log.Warn("the secret of the node ids could not be kept; they differ after a restart", "err", err)
+	}
+	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
+		return err
+	}
+	if err := d.openStore(ctx, requireServers); err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log})
+	d.admin, err = admin.Serve(d.socket, admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log})
+	if err != nil {
+		return err
+	}
+	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
+		return coded{exitMount, err}
+	}
+	d.log.Info("mounted", "mountpoint", d.mountpoint, "version", version, "servers", serversText(d.conf), "config", d.source())
+	return nil
+}
+
+// source is the first column of /proc/mounts: the configuration file, as in fstab's first column.
+func (d *daemon) source() string {
+	if d.file == "" {
+		return "sessfs"
+	}
+	return d.file
+}
+
+func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
+	if len(d.conf.Cache.Servers) == 0 {
+		d.log.Warn("no cache servers are configured: sessions are kept in this process, for this host alone, and end with it")
+		d.memory = memory.New(memoryOptions(d.conf))
+		d.store = d.memory
+		return nil
+	}
+	o := backendOptions(d.conf)
+	o.Log = d.log
+	c, err := backend.New(o)
+	if err != nil {
+		return coded{exitConfig, err}
+	}
+	d.cluster, d.store = c, c
+	check, end := context.WithTimeout(ctx, 2*d.conf.Cache.Timeout)
+	defer end()
+	switch err := c.Check(check); {
+	case err == nil:
+	case requireServers || !errors.Is(err, sessfs.ErrUnavailable):
+		return coded{exitUnreachable, err}
+	default:
+		d.log.Error("mounting although cache servers do not answer: sessions on them fail until they do", "err", err)
+	}
+	return nil
+}
+
+// run serves until ctx ends or the mount is gone.
+func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
+	watching, end := context.WithCancel(ctx)
+	defer end()
+	var watcher *config.Watcher
+	if d.file != "" {
+		var err error
+		if watcher, err = config.Watch(watching, d.file, d.reloaded); err != nil {
+			d.log.Warn("the configuration file is not watched; SIGHUP reloads it", "file", d.file, "err", err)
+		} else {
+			defer watcher.Close()
+			watcher.Reload() // it may have changed since it was loaded
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("ending: unmounting", "mountpoint", d.mountpoint)
+			return d.stop()
+		case <-d.mount.Done():
+			d.log.Info("unmounted", "mountpoint", d.mountpoint)
+			d.close()
+			return nil
+		case <-reload:
+			d.log.Info("SIGHUP: reloading", "file", d.file)
+			switch {
+			case watcher != nil:
+				watcher.Reload()
+			case d.file != "":
+				d.reloaded(config.Load(d.file))
+			default:
+				d.log.Warn("there is no configuration file to reload")
+			}
+		}
+	}
+}
+
+// reloaded takes a new configuration over as far as that is possible while mounted. It is called by one goroutine at
+// a time.
+func (d *daemon) reloaded(c *config.Config, err error) {
+	if err != nil {
+		d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
+		return
+	}
+	live, remount := config.Diff(d.conf, c)
+	if len(remount) > 0 {
+		d.log.Warn("these changes need a remount", "file", d.file, "keys", strings.Join(remount, ", "))
+	}
+	if len(live) == 0 {
+		return
+	}
+	next := *d.conf
+	next.Session, next.Lock, next.Log = c.Session, c.Lock, c.Log
+	next.Cache.Timeout, next.Cache.RetryInterval = c.Cache.Timeout, c.Cache.RetryInterval
+	d.conf = &next
+	d.logs.set(next.Log.Level, next.Log.Format)
+	if d.cluster != nil {
+		d.cluster.Reconfigure(backendSettings(&next))
+	} else {
+		d.memory.Reconfigure(memoryOptions(&next))
+	}
+	d.locks.Reconfigure(lockSettings(&next))
+	d.mount.Reconfigure(fuseSettings(&next))
+	d.log.Info("the configuration was reloaded", "file", d.file, "keys", strings.Join(live, ", "))
+}
+
+// stop unmounts and ends everything. Files that are still open have a moment to be closed.
+func (d *daemon) stop() error {
+	err := d.mount.Unmount()
+	if err == nil {
+		select {
+		case <-d.mount.Done():
+		case <-time.After(grace):
+			d.log.Warn("files are still open in the session directory; their processes will see errors", "mountpoint", d.mountpoint)
+		}
+	}
+	d.close()
+	if err != nil {
+		return fmt.Errorf("ending: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) close() {
+	if d.admin != nil {
+		d.admin.Close()
+	}
+	if d.locks != nil {
+		d.locks.Close()
+	}
+	if d.store != nil {
+		d.store.Close()
+	}
+}

@@ -1,0 +1,120 @@
+package admin
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sessfs/internal/testkit"
+)
+
+// Debian's cleaner line and PHP's own GC, over 10,000 sessions each: in under 10 s, and exactly the expired go.
+func TestCleaners(t *testing.T) {
+	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t, "-m", "256")}, More: "session: {lifetime: 10d}\n"})
+	const sessions, expired = 10000, 4000
+	fill := func(name string) {
+		testkit.PHP(t, h, `for ($i = 0; $i < (int)$argv[2]; $i++) {
+			$f = sprintf('%s/sess_%s%05d', $argv[1], $argv[4], $i); file_put_contents($f, 'v|s:1:"x";');
+			if ($i < (int)$argv[3]) touch($f, time() - 7200); }`, h.Dir, fmt.Sprint(sessions), fmt.Sprint(expired), name)
+	}
+	left := func() (old, fresh int) {
+		out := testkit.MustRun(t, "ls", "-U", h.Dir)
+		for _, name := range strings.Fields(out) {
+			if n, _ := strconv.Atoi(name[len(name)-5:]); n < expired {
+				old++
+			} else {
+				fresh++
+			}
+		}
+		return old, fresh
+	}
+	fill("gc")
+	if old, fresh := left(); old != expired || fresh != sessions-expired {
+		t.Fatalf("filled with %d and %d sessions", old, fresh)
+	}
+	begun := time.Now()
+	out := testkit.PHPWith(t, h, []string{"session.gc_maxlifetime=3600"}, `session_id('collector'); session_start(); echo session_gc(); session_destroy();`)
+	took := time.Since(begun)
+	if old, fresh := left(); out != fmt.Sprint(expired) || old != 0 || fresh != sessions-expired {
+		t.Errorf("PHP's GC says %s; left are %d expired and %d fresh", out, old, fresh)
+	}
+	t.Logf("PHP's GC: %v", took)
+	if took > 10*time.Second {
+		t.Errorf("PHP's GC took %v", took)
+	}
+	testkit.MustRun(t, "find", h.Dir, "-mindepth", "1", "-name", "sess_*", "-delete")
+
+	// The line of Debian's sessionclean. It looks at ctime, which nothing can set back: with a lifetime of 0 minutes
+	// those expire that are a minute old, and the fresh ones are touched after that minute.
+	fill("find")
+	time.Sleep(61 * time.Second)
+	testkit.PHP(t, h, `for ($i = (int)$argv[2]; $i < (int)$argv[3]; $i++) touch(sprintf('%s/sess_find%05d', $argv[1], $i));`, h.Dir, fmt.Sprint(expired), fmt.Sprint(sessions))
+	begun = time.Now()
+	testkit.MustRun(t, "find", "-O3", h.Dir+"/", "-ignore_readdir_race", "-depth", "-mindepth", "1", "-name", "sess_*", "-type", "f", "-cmin", "+0", "-delete")
+	took = time.Since(begun)
+	if old, fresh := left(); old != 0 || fresh != sessions-expired {
+		t.Errorf("after the cleaner are left %d expired and %d fresh", old, fresh)
+	}
+	t.Logf("the cleaner: %v", took)
+	if took > 10*time.Second {
+		t.Errorf("the cleaner took %v", took)
+	}
+}
+
+// ls as root lists all, as another user it is refused where the mode says so.
+func TestListingIsRefused(t *testing.T) {
+	servers := []*testkit.Memcached{testkit.StartMemcached(t)}
+	for mode, allowed := range map[string]bool{"1733": false, "1777": true, "0770": false} {
+		h := testkit.Mount(t, testkit.Conf{Servers: servers, More: fmt.Sprintf("directory: {mode: %q}\n", mode)})
+		want(t, testkit.PHP(t, h, write, "listed", "x"), "ok")
+		want(t, testkit.MustRun(t, "ls", h.Dir), "sess_listed")
+		cmd := exec.Command("ls", h.Dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 2001, Gid: 2001}}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != allowed {
+			t.Errorf("mode %s: another user's ls: %v: %s", mode, err, out)
+		}
+	}
+}
+
+// 300,000 sessions are listed in bounded memory.
+func TestListingOfMany(t *testing.T) {
+	m := testkit.StartMemcached(t, "-m", "1024")
+	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: "session: {lifetime: 1d}\n"})
+	const sessions = 300000
+	want(t, testkit.PHP(t, h, write, "template", "x"), "ok")
+	copies(t, m, sessions)
+	before := resident(t, h)
+	out := testkit.MustRun(t, "sh", "-c", "ls -U "+h.Dir+" | wc -l")
+	if n, _ := strconv.Atoi(strings.TrimSpace(out)); n != sessions+1 {
+		t.Errorf("ls shows %s names of %d", strings.TrimSpace(out), sessions+1)
+	}
+	after := resident(t, h)
+	t.Logf("resident: %d MiB before, %d MiB after", before>>20, after>>20)
+	if grown := after - before; grown > 300<<20 { // under the race detector, which multiplies memory
+		t.Errorf("the listing took %d MiB", grown>>20)
+	}
+}
+
+func resident(t *testing.T, h *testkit.Host) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.Process().PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(strings.NewReader(string(b)))
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
+			kb, _ := strconv.Atoi(strings.Fields(rest)[0])
+			return kb << 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}

@@ -1,0 +1,7 @@
+package admin
+
+import (
+	"testing"
+	"sessfs/internal/testkit"
+)
+func copies(t *testing.T, m *testkit.Memcached, n int) {}

@@ -1,0 +1,175 @@
+package php
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sessfs/internal/testkit"
+)
+
+func TestWrittenHereReadThere(t *testing.T) {
+	a, b, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, read, "s1"), "-")
+	want(t, testkit.PHP(t, a, write, "s1", "from a"), "ok")
+	want(t, testkit.PHP(t, b, read, "s1"), "from a")
+	want(t, testkit.PHP(t, b, write, "s1", "b"), "ok") // shorter
+	want(t, testkit.PHP(t, a, read, "s1"), "b")
+	want(t, testkit.PHP(t, a, write, "s1", strings.Repeat("longer ", 100)), "ok")
+	want(t, testkit.PHP(t, b, read, "s1"), strings.TrimSpace(strings.Repeat("longer ", 100)))
+}
+
+// The orders in which PHP versions replace a session's bytes, with the calls of userland streams. All are one atomic
+// replacement: a reader that looks at every moment sees the old session or the new one.
+func TestWriteOrders(t *testing.T) {
+	a, b, _ := pair(t, "")
+	for name, order := range map[string]string{
+		"1: truncate only when shrinking, then write": `if (strlen($new) < strlen($old)) ftruncate($f, 0); fseek($f, 0); fwrite($f, $new);`,
+		"2: truncate, then write":                     `ftruncate($f, 0); fseek($f, 0); fwrite($f, $new);`,
+		"3: write, then cut":                          `fseek($f, 0); fwrite($f, $new); if (strlen($new) < strlen($old)) ftruncate($f, strlen($new));`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := fmt.Sprintf("sess_order%c", name[0])
+			done := filepath.Join(testkit.Dir(t), "done")
+			watch := testkit.StartPHP(t, b, nil, `$seen = [];
+				while (!file_exists($argv[2])) {
+					clearstatcache();
+					$s = @file_get_contents($argv[1]);
+					$seen[$s === false ? 'none' : ($s === '' ? 'empty' : (strlen(count_chars($s, 3)) > 1 ? 'mixed' : 'whole'))] = 1;
+				}
+				unset($seen['none']); echo implode(' ', array_keys($seen));`, b.Path(file), done)
+			testkit.PHP(t, a, `$f = fopen($argv[1], 'c+'); stream_set_write_buffer($f, 0); $old = '';
+				for ($i = 0; $i < 300; $i++) {
+					$new = str_repeat(chr(97 + $i % 26), $i % 3 == 0 ? 5000 : 100 + $i);
+					flock($f, LOCK_EX); `+order+` flock($f, LOCK_UN); $old = $new;
+				}
+				fclose($f);`, a.Path(file))
+			got := testkit.PHP(t, b, `echo file_get_contents($argv[1]);`, b.Path(file))
+			if len(got) != 100+299 || strings.Trim(got, string(rune('a'+299%26))) != "" {
+				t.Errorf("at the end there are %d bytes: %.50s", len(got), got)
+			}
+			testkit.WriteFile(t, done, "")
+			watch.Wait(t, 30*time.Second)
+			want(t, watch.Output(), "whole")
+		})
+	}
+}
+
+func TestEmptySession(t *testing.T) {
+	a, b, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "e1", "x"), "ok")
+	want(t, testkit.PHP(t, a, start+`$_SESSION = []; session_write_close(); echo 'emptied';`, "e1"), "emptied")
+	testkit.Until(t, 5*time.Second, "the other host sees the emptied session", func() bool { // it is stored at RELEASE, after close
+		return strings.TrimSpace(testkit.PHP(t, b, start+`echo count($_SESSION);`, "e1")) == "0"
+	})
+}
+
+func TestReadAndClose(t *testing.T) {
+	a, b, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "r1", "x"), "ok")
+	// The reader is still there, but holds no lock.
+	reader := testkit.StartPHP(t, a, nil, `session_id($argv[1]); session_start(['read_and_close' => true]); echo $_SESSION['v']; sleep(30);`, "r1")
+	testkit.Until(t, 10*time.Second, "the reader has read", func() bool { return reader.Output() == "x" })
+	want(t, testkit.PHP(t, b, write, "r1", "y"), "ok")
+	reader.Kill()
+	want(t, testkit.PHP(t, a, read, "r1"), "y")
+}
+
+func TestResetAndAbort(t *testing.T) {
+	a, b, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "ra", "kept"), "ok")
+	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_reset(); echo $_SESSION['v'];`, "ra"), "kept")
+	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_abort(); echo 'aborted';`, "ra"), "aborted")
+	want(t, testkit.PHP(t, b, read, "ra"), "kept")
+}
+
+func TestRegenerate(t *testing.T) {
+	a, b, _ := pair(t, "")
+	for _, del := range []string{"false", "true"} {
+		want(t, testkit.PHP(t, a, write, "old"+del, "cart"), "ok")
+		id := strings.TrimSpace(testkit.PHP(t, a, start+`session_regenerate_id(`+del+`) or exit('no'); echo session_id();`, "old"+del))
+		if id == "old"+del || len(id) < 20 {
+			t.Fatalf("PHP printed %s", id)
+		}
+		want(t, testkit.PHP(t, b, read, id), "cart")
+		old := "cart"
+		if del == "true" {
+			old = "-"
+		}
+		want(t, testkit.PHP(t, b, read, "old"+del), old)
+	}
+}
+
+// P8: who waits for a session that is destroyed gets a new empty one, and the old one does not come back.
+func TestDestroyWhileAnotherWaits(t *testing.T) {
+	a, b, _ := pair(t, "")
+	for _, waiterHost := range []*testkit.Host{a, b} {
+		want(t, testkit.PHP(t, a, write, "d1", "secret"), "ok")
+		holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; fgets(STDIN) ?: sleep(1); $_SESSION['v'] = 'late'; session_destroy(); echo 'destroyed';`, "d1")
+		testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
+		waiter := testkit.StartPHP(t, waiterHost, nil, start+`echo $_SESSION['v'] ?? 'logged out';`, "d1")
+		holder.Wait(t, 30*time.Second)
+		waiter.Wait(t, 30*time.Second)
+		want(t, waiter.Output(), "logged out")
+		for _, h := range []*testkit.Host{a, b} {
+			want(t, testkit.PHP(t, h, read, "d1"), "-")
+		}
+	}
+}
+
+// A session that a late writer still has in memory does not come back either.
+func TestDestroyedStaysDestroyed(t *testing.T) {
+	a, b, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "d2", "secret"), "ok")
+	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
+	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(late.Output(), "held") })
+	// Destroyed without the lock, as an administrator or a "log out everywhere" does.
+	testkit.PHP(t, a, `unlink($argv[1]);`, a.Path("sess_d2"))
+	late.Wait(t, 30*time.Second)
+	if !strings.Contains(late.Output(), "Failed to write session data") {
+		t.Errorf("the late writer was told nothing: %s", late.Output())
+	}
+	want(t, testkit.PHP(t, a, read, "d2"), "-")
+}
+
+func TestStrictMode(t *testing.T) {
+	a, b, _ := pair(t, "")
+	strict := []string{"session.use_strict_mode=1"}
+	want(t, testkit.PHPWith(t, a, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
+	want(t, testkit.PHPWith(t, b, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
+	id := strings.TrimSpace(testkit.PHPWith(t, a, strict, `session_start(); $_SESSION['v'] = 'mine'; echo session_id();`))
+	for _, h := range []*testkit.Host{a, b} {
+		want(t, testkit.PHPWith(t, h, strict, start+`echo session_id() === $argv[1] ? 'kept ' : 'new id ', $_SESSION['v'] ?? '-';`, id), "kept mine")
+	}
+}
+
+// lazy_write only touches an unchanged session; when the server has evicted it meanwhile, it is written whole.
+func TestTouchOfAnEvictedSession(t *testing.T) {
+	a, b, m := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "ev", "kept"), "ok")
+	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(2); session_write_close(); echo 'end';`, "ev")
+	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
+	m.Command("delete sessfs:sess_ev")
+	holder.Wait(t, 30*time.Second)
+	want(t, holder.Output(), "held\nend")
+	want(t, testkit.PHP(t, b, read, "ev"), "kept")
+}
+
+// A touch moves mtime and ctime, and prolongs the session on the server.
+func TestLazyWriteTouches(t *testing.T) {
+	a, b, _ := pair(t, "session: {lifetime: 4s}\n")
+	want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
+	const times = `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`
+	before := testkit.PHP(t, b, times, b.Path("sess_lazy"))
+	for range 3 {
+		time.Sleep(1500 * time.Millisecond)
+		want(t, testkit.PHP(t, a, read, "lazy"), "x")
+	}
+	if after := testkit.PHP(t, b, times, b.Path("sess_lazy")); after == before {
+		t.Errorf("times stay %s", after)
+	}
+	time.Sleep(6 * time.Second)
+	want(t, testkit.PHP(t, b, read, "lazy"), "-")
+}

@@ -1,0 +1,343 @@
+package posix
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sessfs/internal/testkit"
+)
+
+// The rules of the filesystem that neither the differential test nor PHP's own sequences reach.
+
+func hosts(t *testing.T, more string) (a, b *testkit.Host, m *testkit.Memcached) {
+	t.Helper()
+	m = testkit.StartMemcached(t)
+	c := testkit.Conf{Servers: []*testkit.Memcached{m}, More: more, Cache: "  timeout: 1s\n  retry_interval: 2s\n"}
+	return testkit.Mount(t, c), testkit.Mount(t, c), m
+}
+
+func must(t testing.TB, r result) result {
+	t.Helper()
+	if r.Errno != "" {
+		t.Fatalf("failed: %v", r)
+	}
+	return r
+}
+
+func (a *actor) open(t testing.TB, path string, flags int) {
+	t.Helper()
+	must(t, a.do(t, call{Op: "open", Slot: 1, Path: path, Flags: flags, Mode: 0o600}))
+}
+
+const rwc = unix.O_RDWR | unix.O_CREAT
+
+// put replaces a file the way PHP does, through one open and lock.
+func (a *actor) put(t testing.TB, path, data string) {
+	t.Helper()
+	a.open(t, path, rwc)
+	must(t, a.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX}))
+	must(t, a.do(t, call{Op: "ftruncate", Slot: 1}))
+	must(t, a.do(t, call{Op: "pwrite", Slot: 1, Data: data}))
+	must(t, a.do(t, call{Op: "close", Slot: 1}))
+}
+
+// Rule 1: who has opened and locked sees the size of what is there now, not one that the kernel remembers.
+func TestAttributesAreCurrent(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	onA, onB := startActor(t, 0), startActor(t, 0)
+	for i := range 200 {
+		data := strings.Repeat("x", i%50+1)
+		onA.put(t, a.Path("sess_attr"), data)
+		onB.open(t, b.Path("sess_attr"), rwc)
+		must(t, onB.do(t, call{Op: "fstat", Slot: 1}))
+		must(t, onB.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX}))
+		st := must(t, onB.do(t, call{Op: "fstat", Slot: 1})).Stat
+		got := must(t, onB.do(t, call{Op: "pread", Slot: 1, Size: 1000}))
+		must(t, onB.do(t, call{Op: "close", Slot: 1}))
+		if st.Size != int64(len(data)) || got.Data != data {
+			t.Fatalf("round %d: size %d, %d bytes read, %d written", i, st.Size, len(got.Data), len(data))
+		}
+	}
+}
+
+// Rule 6: of many processes on two hosts that make one file with O_EXCL, one succeeds.
+func TestExclusiveCreate(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	var actors []*actor
+	for range 6 {
+		actors = append(actors, startActor(t, 0))
+	}
+	for round := range 20 {
+		name := fmt.Sprint("sess_excl", round)
+		for i, x := range actors { // the first touch of a name may say EEXIST
+			x.do(t, call{Op: "stat", Path: []string{a.Dir, b.Dir}[i%2] + "/" + name})
+		}
+		var all sync.WaitGroup
+		won := make([]bool, len(actors))
+		for i, x := range actors {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				for range 3 {
+					r, err := x.try(call{Op: "open", Slot: 1, Path: []string{a.Dir, b.Dir}[i%2] + "/" + name, Flags: rwc | unix.O_EXCL, Mode: 0o600})
+					if err != nil {
+						t.Error(err)
+					}
+					if r.Errno == "" {
+						won[i] = true
+						return
+					}
+				}
+			}()
+		}
+		all.Wait()
+		n := 0
+		for _, w := range won {
+			if w {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Fatalf("round %d: %d processes made the file", round, n)
+		}
+	}
+}
+
+// Rule 7: node ids are the same after a restart, and a name unlinked while it is open leads to another node.
+func TestNodeIDs(t *testing.T) {
+	a, _, _ := hosts(t, "")
+	ino := func() string { return testkit.MustRun(t, "stat", "-c", "%i", a.Path("sess_ino")) }
+	x := startActor(t, 0)
+	x.put(t, a.Path("sess_ino"), "one")
+	before := ino()
+	x.open(t, a.Path("sess_ino"), unix.O_RDWR)
+	must(t, x.do(t, call{Op: "unlink", Path: a.Path("sess_ino")}))
+	y := startActor(t, 0)
+	y.put(t, a.Path("sess_ino"), "two")
+	if ino() == before {
+		t.Error("the new file has the unlinked one's node id")
+	}
+	if got := must(t, x.do(t, call{Op: "pread", Slot: 1, Size: 10})); got.Data != "one" {
+		t.Errorf("the unlinked file says %q", got.Data)
+	}
+	must(t, x.do(t, call{Op: "close", Slot: 1}))
+	a.Stop()
+	a.Start()
+	if after := ino(); after != before {
+		t.Errorf("node id %s before the restart, %s after it", before, after)
+	}
+}
+
+// Rule 10: an unfinished change is seen by the process that makes it, and by no other.
+func TestUnfinishedChangesAreOnesOwn(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	x, y := startActor(t, 0), startActor(t, 0)
+	x.put(t, a.Path("sess_own"), "published")
+	x.open(t, a.Path("sess_own"), unix.O_RDWR)
+	must(t, x.do(t, call{Op: "ftruncate", Slot: 1, Size: 3}))
+	if r := must(t, x.do(t, call{Op: "fstat", Slot: 1})); r.Stat.Size != 3 {
+		t.Errorf("its own process sees size %d", r.Stat.Size)
+	}
+	for _, h := range []*testkit.Host{a, b} {
+		if r := must(t, y.do(t, call{Op: "stat", Path: h.Path("sess_own")})); r.Stat.Size != 9 {
+			t.Errorf("another process sees size %d", r.Stat.Size)
+		}
+		y.open(t, h.Path("sess_own"), unix.O_RDONLY)
+		if r := must(t, y.do(t, call{Op: "pread", Slot: 1, Size: 100})); r.Data != "published" {
+			t.Errorf("another process reads %q", r.Data)
+		}
+	}
+}
+
+// Rule 12: supplementary groups count, and so does x on the directory.
+func TestGroupsAndDirectory(t *testing.T) {
+	a, _, _ := hosts(t, "directory: {group: \"2500\", mode: \"0770\"}\n")
+	x := startActor(t, 0)
+	x.put(t, a.Path("sess_group"), "x")
+	must(t, x.do(t, call{Op: "chown", Path: a.Path("sess_group"), Off: 0, Size: 2600}))
+	must(t, x.do(t, call{Op: "chmod", Path: a.Path("sess_group"), Mode: 0o640}))
+	for _, tc := range []struct {
+		groups []uint32
+		err    string
+	}{{nil, "Permission denied"}, {[]uint32{2500}, "Permission denied"}, {[]uint32{2600}, "Permission denied"}, {[]uint32{2500, 2600}, ""}} {
+		cmd := exec.Command("cat", a.Path("sess_group"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 2001, Gid: 2001, Groups: tc.groups}}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != (tc.err == "") || !strings.Contains(string(out), tc.err) {
+			t.Errorf("groups %v: %v: %s", tc.groups, err, out)
+		}
+	}
+}
+
+// Rule 13: UNLINK and an exclusive CREATE, which the kernel sends under the directory's lock, fail at once while the
+// breaker is open; names that are not sessions of this mount never wait.
+func TestOutageIsNotServedUnderTheDirectorysLock(t *testing.T) {
+	a, _, m := hosts(t, "")
+	x := startActor(t, 0)
+	x.put(t, a.Path("sess_known"), "x")
+	m.Stop()
+	if r := x.do(t, call{Op: "open", Slot: 1, Path: a.Path("sess_known"), Flags: rwc}); r.Errno != "EIO" {
+		t.Fatalf("open in an outage: %v", r)
+	}
+	begun := time.Now()
+	for i := range 50 {
+		if r := x.do(t, call{Op: "unlink", Path: a.Path("sess_known")}); r.Errno != "EIO" {
+			t.Fatalf("unlink in an outage: %v", r)
+		}
+		r := x.do(t, call{Op: "open", Slot: 1, Path: a.Path(fmt.Sprint("sess_new", i)), Flags: rwc | unix.O_EXCL})
+		if r.Errno != "EIO" && r.Errno != "EEXIST" {
+			t.Fatalf("O_EXCL in an outage: %v", r)
+		}
+	}
+	if d := time.Since(begun); d > 3*time.Second { // one probe of 1 s may fall into it
+		t.Errorf("100 calls took %v", d)
+	}
+}
+
+// Rule 14: the lease that OPEN takes for an opener that never asks for the lock is given back.
+func TestUnaskedLeaseIsGivenBack(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	x, y := startActor(t, 0), startActor(t, 0)
+	x.put(t, a.Path("sess_unasked"), "x")
+	x.open(t, a.Path("sess_unasked"), unix.O_RDWR)
+	y.open(t, b.Path("sess_unasked"), unix.O_RDWR)
+	testkit.Until(t, time.Second, "the other host gets the lock", func() bool {
+		return y.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX | unix.LOCK_NB}).Errno == ""
+	})
+	// A reader takes none.
+	must(t, y.do(t, call{Op: "close", Slot: 1}))
+	x.open(t, a.Path("sess_unasked"), unix.O_RDONLY)
+	y.open(t, b.Path("sess_unasked"), unix.O_RDWR)
+	must(t, y.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX}))
+}
+
+// What a session directory does not have: a clear errno.
+func TestWhatIsNotThere(t *testing.T) {
+	a, _, _ := hosts(t, "")
+	x := startActor(t, 0)
+	x.put(t, a.Path("sess_x"), "x")
+	for _, tc := range []struct {
+		c     call
+		errno string
+	}{
+		{call{Op: "mkdir", Path: a.Path("sess_dir"), Mode: 0o700}, "EPERM"},
+		{call{Op: "symlink", Path: a.Path("sess_link"), Data: "/etc/passwd"}, "EPERM"},
+		{call{Op: "link", Path: a.Path("sess_x"), Data: a.Path("sess_y")}, "EPERM"},
+		{call{Op: "rename", Path: a.Path("sess_x"), Data: a.Path("sess_y")}, "EPERM"},
+		{call{Op: "mknod", Path: a.Path("sess_fifo")}, "EPERM"},
+		{call{Op: "setxattr", Path: a.Path("sess_x")}, "EOPNOTSUPP"},
+		{call{Op: "open", Slot: 2, Path: a.Path("other"), Flags: rwc, Mode: 0o600}, "EPERM"},
+		{call{Op: "stat", Path: a.Path("other")}, "ENOENT"},
+		{call{Op: "open", Slot: 2, Path: a.Path("sess_x/y"), Flags: rwc}, "ENOTDIR"},
+		{call{Op: "open", Slot: 2, Path: a.Dir, Flags: unix.O_RDWR}, "EISDIR"},
+		{call{Op: "unlink", Path: a.Path("sess_none")}, "ENOENT"},
+		{call{Op: "stat", Path: a.Path("sess_" + strings.Repeat("x", 251))}, "ENAMETOOLONG"},
+		{call{Op: "chmod", Path: a.Dir, Mode: 0o777}, "EPERM"},
+	} {
+		if r := x.do(t, tc.c); r.Errno != tc.errno {
+			t.Errorf("%s %s: %v, not %s", tc.c.Op, tc.c.Path, r, tc.errno)
+		}
+	}
+	if r := must(t, x.do(t, call{Op: "statfs", Path: a.Dir})); r.N < 1 {
+		t.Errorf("%d MiB free", r.N)
+	}
+}
+
+// Hostile names reach no server unhashed and break nothing: PHP's strict mode stats whatever stands in the cookie.
+func TestHostileNames(t *testing.T) {
+	a, b, m := hosts(t, "")
+	x, y := startActor(t, 0), startActor(t, 0)
+	var names []string
+	for c := 1; c < 256; c++ {
+		if c != '/' {
+			names = append(names, "sess_"+string([]byte{byte(c)})+"x")
+		}
+	}
+	names = append(names, "sess_"+strings.Repeat("l", 250), "sess_a\r\nflush_all\r\n", "sess_ 0 0 1\r\nx\r\nflush_all", "sess_..", "sess_%2e%2e", "sess_")
+	x.put(t, a.Path("sess_canary"), "alive")
+	for i, n := range names {
+		data := fmt.Sprint("value ", i)
+		if r := x.do(t, call{Op: "stat", Path: a.Path(n)}); r.Errno != "ENOENT" {
+			t.Fatalf("stat of %q: %v", n, r)
+		}
+		x.put(t, a.Path(n), data)
+		y.open(t, b.Path(n), unix.O_RDONLY)
+		if r := must(t, y.do(t, call{Op: "pread", Slot: 1, Size: 100})); r.Data != data {
+			t.Fatalf("%q reads %q, not %q", n, r.Data, data)
+		}
+	}
+	y.do(t, call{Op: "stat", Path: a.Path("sess_../x")})
+	for _, n := range append(names, "sess_canary") {
+		must(t, y.do(t, call{Op: "stat", Path: b.Path(n)}))
+	}
+	// The keys on the server are short, printable, and those of odd names are hashes.
+	for _, line := range strings.Split(m.Dump(), "\n") {
+		key, ok := strings.CutPrefix(strings.Fields(line + " x")[0], "key=")
+		if !ok {
+			continue
+		}
+		if len(key) > 250 || !strings.HasPrefix(key, "sessfs%3A") && !strings.HasPrefix(key, "sessfs:") {
+			t.Errorf("a key on the server: %s", key)
+		}
+		for _, c := range strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(key, "%3A", ":"), "%23", "#"), "%40", "@") {
+			if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-,.:#@", c) {
+				t.Errorf("a key on the server: %s", key)
+			}
+		}
+	}
+	var listed []string
+	if err := json.Unmarshal([]byte(lsJSON(t, a)), &listed); err != nil {
+		t.Fatal(err)
+	}
+	if len(listed) != len(names)+1 {
+		t.Errorf("%d of %d sessions are listed", len(listed), len(names)+1)
+	}
+}
+
+// lsJSON is the names of `sessfs ls` as a JSON list.
+func lsJSON(t *testing.T, h *testkit.Host) string {
+	out, code := h.Sessfs("ls", "--json")
+	if code != 0 {
+		t.Fatalf("ls: exit %d: %s", code, out)
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		var e struct{ ID string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		names = append(names, e.ID)
+	}
+	b, _ := json.Marshal(names)
+	return string(b)
+}
+
+// depth serves the virtual directories of save_path = "N;/path".
+func TestDepth(t *testing.T) {
+	a, b, _ := hosts(t, "depth: 2\n")
+	set := []string{"session.save_path=2;" + a.Dir}
+	if out := testkit.PHPWith(t, a, set, `session_id('abcdef'); session_start(); $_SESSION['v'] = 'deep'; echo 'ok';`); out != "ok" {
+		t.Fatal(out)
+	}
+	if out := testkit.PHPWith(t, b, []string{"session.save_path=2;" + b.Dir}, `session_id('abcdef'); session_start(); echo $_SESSION['v'];`); out != "deep" {
+		t.Errorf("the other host: %s", out)
+	}
+	if out := testkit.MustRun(t, "find", b.Dir, "-type", "f"); strings.TrimSpace(out) != b.Path("a/b/sess_abcdef") {
+		t.Errorf("find: %s", out)
+	}
+	if out := testkit.PHPWith(t, a, set, `ini_set('session.gc_maxlifetime', 1); sleep(2); session_start(); echo session_gc();`); out == "" {
+		t.Error("gc printed nothing")
+	}
+	x := startActor(t, 0)
+	if r := x.do(t, call{Op: "stat", Path: a.Path("b/a/sess_abcdef")}); r.Errno != "ENOENT" {
+		t.Errorf("in a wrong directory: %v", r)
+	}
+}
