@@ -1,0 +1,521 @@
+// Package backendtest is the contract of sessfs.Backend as tests: every implementation passes it.
+package backendtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sessfs"
+)
+
+// Settings are what the Backend under test must be made with.
+const (
+	Lifetime = 3 * time.Second
+	Lease    = 2 * time.Second
+	MaxSize  = 6 << 20
+)
+
+// Run runs the suite. open makes a Backend with the Settings above over an empty store, and closes it when the test
+// ends.
+func Run(t *testing.T, open func(t *testing.T) sessfs.Backend) {
+	for _, c := range []struct {
+		name string
+		test func(*env)
+	}{
+		{"Versions", (*env).versions},
+		{"MissingBase", (*env).missingBase},
+		{"Attributes", (*env).attributes},
+		{"Sizes", (*env).sizes},
+		{"MaxSize", (*env).maxSize},
+		{"Names", (*env).names},
+		{"Destroy", (*env).destroy},
+		{"DestroyInsists", (*env).destroyInsists},
+		{"Lock", (*env).lock},
+		{"LeaseEnds", (*env).leaseEnds},
+		{"Renew", (*env).renew},
+		{"Break", (*env).breakLock},
+		{"CommitUnderLostLease", (*env).commitUnderLostLease},
+		{"ExpiredWhileLocked", (*env).expiredWhileLocked},
+		{"Expires", (*env).expires},
+		{"ExclusionUnderLoad", (*env).exclusion},
+		{"CompareAndSwapUnderLoad", (*env).compareAndSwap},
+		{"List", (*env).list},
+		{"Usage", (*env).usage},
+		{"CancelledContext", (*env).cancelled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(&env{T: t, b: open(t), ctx: context.Background()})
+		})
+	}
+}
+
+type env struct {
+	*testing.T
+	b   sessfs.Backend
+	ctx context.Context
+}
+
+var attr = sessfs.Attr{UID: 33, GID: 34, Mode: 0o600, Atime: 1, Mtime: 2, Ctime: 3}
+
+func (e *env) read(id sessfs.ID) *sessfs.Session {
+	e.Helper()
+	s, err := e.b.Read(e.ctx, id)
+	if err != nil {
+		e.Fatalf("Read: %v", err)
+	}
+	return s
+}
+
+func (e *env) commit(id sessfs.ID, base *sessfs.Session, data []byte, l *sessfs.Lease) *sessfs.Session {
+	e.Helper()
+	s, err := e.b.Commit(e.ctx, id, base, attr, data, l)
+	if err != nil {
+		e.Fatalf("Commit of %d bytes: %v", len(data), err)
+	}
+	return s
+}
+
+func (e *env) refuse(want error, id sessfs.ID, base *sessfs.Session, l *sessfs.Lease) {
+	e.Helper()
+	if _, err := e.b.Commit(e.ctx, id, base, attr, []byte("refuse me"), l); !errors.Is(err, want) {
+		e.Fatalf("Commit: %v, want %v", err, want)
+	}
+}
+
+func (e *env) tryLock(id sessfs.ID, host string) (*sessfs.Lease, *sessfs.Session) {
+	e.Helper()
+	l, s, err := e.b.TryLock(e.ctx, id, sessfs.Holder{Host: host, Boot: "b", PID: 7, Since: time.Now()})
+	if err != nil {
+		e.Fatalf("TryLock: %v", err)
+	}
+	return l, s
+}
+
+func (e *env) holder(id sessfs.ID) string {
+	e.Helper()
+	h, err := e.b.Locked(e.ctx, id)
+	if err != nil {
+		e.Fatalf("Locked: %v", err)
+	}
+	if h == nil {
+		return ""
+	}
+	return h.Host
+}
+
+// until waits for a condition.
+func (e *env) until(what string, cond func() bool) {
+	e.Helper()
+	for end := time.Now().Add(15 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			e.Fatalf("not in 15 s: %s", what)
+		}
+	}
+}
+
+func (e *env) versions() {
+	const id = "sess_a"
+	if s := e.read(id); s.State != sessfs.Missing || s.Exists() {
+		e.Fatalf("an empty store has %+v", s)
+	}
+	one := e.commit(id, &sessfs.Session{}, []byte("one"), nil)
+	if now := uint64(time.Now().UnixMilli()); one.Version.Counter > now || one.Version.Counter < now-60_000 {
+		e.Fatalf("the first counter is %d, want unix milliseconds", one.Version.Counter)
+	}
+	two := e.commit(id, one, []byte("two"), nil)
+	if two.Version.Counter != one.Version.Counter+1 || two.Version.Nonce == one.Version.Nonce {
+		e.Fatalf("%+v follows %+v", two.Version, one.Version)
+	}
+	e.refuse(sessfs.ErrConflict, id, one, nil)
+	three := e.commit(id, e.read(id), []byte("three"), nil)
+	e.refuse(sessfs.ErrConflict, id, two, nil)
+	// A base without a Ref is as good: the version decides.
+	four := e.commit(id, &sessfs.Session{State: sessfs.Live, Version: three.Version}, []byte("four"), nil)
+	if s := e.read(id); string(s.Data) != "four" || s.Version != four.Version {
+		e.Fatalf("read %q %+v", s.Data, s.Version)
+	}
+}
+
+func (e *env) missingBase() {
+	const id = "sess_a"
+	missing := e.read(id)
+	e.commit(id, missing, []byte("x"), nil)
+	e.refuse(sessfs.ErrConflict, id, missing, nil)
+	e.refuse(sessfs.ErrConflict, "sess_b", &sessfs.Session{State: sessfs.Live, Version: sessfs.Version{Counter: 1, Nonce: 2}}, nil)
+	if s := e.read("sess_b"); s.State != sessfs.Missing {
+		e.Fatal("a refused commit stored something")
+	}
+}
+
+func (e *env) attributes() {
+	a := sessfs.Attr{UID: 1<<32 - 1, GID: 1 << 31, Mode: 0o7777, Atime: -1, Mtime: 1 << 62, Ctime: 1763900000123456789}
+	s, err := e.b.Commit(e.ctx, "sess_a", &sessfs.Session{}, a, nil, nil)
+	if err != nil || s.Attr != a {
+		e.Fatalf("%+v %v", s, err)
+	}
+	if s := e.read("sess_a"); s.Attr != a || s.State != sessfs.Live || len(s.Data) != 0 {
+		e.Fatalf("read %+v", s)
+	}
+}
+
+func (e *env) sizes() {
+	r := rand.NewChaCha8([32]byte{1})
+	base := &sessfs.Session{}
+	for _, n := range []int{0, 1, 1000, 1044480, 1044481, 1044482, 1048552, 1048576, 2088962, 5000000, 10} {
+		data := make([]byte, n)
+		r.Read(data)
+		base = e.commit("sess_big", base, bytes.Clone(data), nil)
+		if s := e.read("sess_big"); !bytes.Equal(s.Data, data) {
+			e.Fatalf("%d bytes came back as %d", n, len(s.Data))
+		} else if n%2 == 0 {
+			base = s
+		}
+	}
+}
+
+func (e *env) maxSize() {
+	base := e.commit("sess_a", &sessfs.Session{}, []byte("old"), nil)
+	if _, err := e.b.Commit(e.ctx, "sess_a", base, attr, make([]byte, MaxSize+1), nil); !errors.Is(err, sessfs.ErrTooLarge) {
+		e.Fatalf("one byte over MaxSize: %v", err)
+	}
+	if s := e.read("sess_a"); string(s.Data) != "old" {
+		e.Fatalf("read %q", s.Data)
+	}
+	e.commit("sess_a", base, make([]byte, MaxSize), nil)
+}
+
+func (e *env) names() {
+	ids := []sessfs.ID{"a", "sess_a b", "sess_\r\nflush_all\r\n", "@sess_x", "sess_x", "+sess_x", "#sess_x", "!probe.x",
+		sessfs.ID(bytes.Repeat([]byte{'x'}, 255)), sessfs.ID(bytes.Repeat([]byte{0xff}, 255))}
+	for i := 1; i < 256; i++ {
+		if i != '/' {
+			ids = append(ids, sessfs.ID("n"+string([]byte{byte(i)})))
+		}
+	}
+	for _, id := range ids {
+		l, _ := e.tryLock(id, "one")
+		if l == nil {
+			e.Fatalf("%q is locked already: it shares a key", id)
+		}
+		e.commit(id, &sessfs.Session{}, []byte(id), l)
+	}
+	for _, id := range ids {
+		if s := e.read(id); string(s.Data) != string(id) {
+			e.Fatalf("%q came back as %q", id, s.Data)
+		}
+	}
+}
+
+func (e *env) destroy() {
+	const id = "sess_a"
+	if existed, err := e.b.Destroy(e.ctx, id); existed || err != nil {
+		e.Fatalf("Destroy of a missing session: %v %v", existed, err)
+	}
+	live := e.commit(id, &sessfs.Session{}, []byte("x"), nil)
+	if existed, err := e.b.Destroy(e.ctx, id); !existed || err != nil {
+		e.Fatalf("Destroy: %v %v", existed, err)
+	}
+	if existed, err := e.b.Destroy(e.ctx, id); existed || err != nil {
+		e.Fatalf("second Destroy: %v %v", existed, err)
+	}
+	e.refuse(sessfs.ErrConflict, id, live, nil)
+	e.refuse(sessfs.ErrConflict, id, &sessfs.Session{}, nil)
+	l, tomb := e.tryLock(id, "one")
+	if tomb.State != sessfs.Destroyed || tomb.Exists() || tomb.Version.Counter != live.Version.Counter+1 {
+		e.Fatalf("%+v is there", tomb)
+	}
+	e.refuse(sessfs.ErrConflict, id, live, l)
+	reborn := e.commit(id, tomb, []byte("new"), l)
+	if reborn.Version.Counter != tomb.Version.Counter+1 {
+		e.Fatalf("%+v follows the tombstone %+v", reborn.Version, tomb.Version)
+	}
+}
+
+func (e *env) destroyInsists() {
+	const id = "sess_a"
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	base := e.commit(id, &sessfs.Session{}, []byte("x"), nil)
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			s, err := e.b.Commit(e.ctx, id, base, attr, []byte("x"), nil)
+			if err != nil {
+				return
+			}
+			base = s
+		}
+	})
+	existed, err := e.b.Destroy(e.ctx, id)
+	close(stop)
+	wg.Wait()
+	if !existed || err != nil {
+		e.Fatalf("Destroy under load: %v %v", existed, err)
+	}
+	if s := e.read(id); s.State != sessfs.Destroyed {
+		e.Fatalf("it came back: %+v", s)
+	}
+}
+
+func (e *env) lock() {
+	const id = "sess_a"
+	e.commit(id, &sessfs.Session{}, []byte("x"), nil)
+	since := time.Now()
+	one, s := e.tryLock(id, "one ü\r\n")
+	if one == nil || string(s.Data) != "x" {
+		e.Fatalf("no lease on a free lock, or no session: %+v", s)
+	}
+	if left := time.Duration(one.Deadline - sessfs.Boottime()); left <= 0 || left > Lease {
+		e.Fatalf("the lease ends in %v", left)
+	}
+	two, s := e.tryLock(id, "two")
+	if two != nil || string(s.Data) != "x" {
+		e.Fatalf("two leases at a time, or no session: %+v", s)
+	}
+	h, err := e.b.Locked(e.ctx, id)
+	if err != nil || h == nil || h.Host != "one ü\r\n" || h.PID != 7 || h.Boot != "b" || h.Since.Sub(since).Abs() > time.Second {
+		e.Fatalf("holder %+v, %v", h, err)
+	}
+	if other, _ := e.tryLock("sess_b", "two"); other == nil {
+		e.Fatal("the lock of one session excludes another")
+	}
+	e.b.Unlock(one)
+	if two, _ = e.tryLock(id, "two"); two == nil {
+		e.Fatal("an unlock is not done before the next request for the session")
+	}
+	e.b.Unlock(one) // a second time, and too late
+	time.Sleep(50 * time.Millisecond)
+	if h := e.holder(id); h != "two" {
+		e.Fatalf("a late unlock freed another's lock: holder %q", h)
+	}
+}
+
+func (e *env) leaseEnds() {
+	const id = "sess_a"
+	one, _ := e.tryLock(id, "one")
+	var two *sessfs.Lease
+	e.until("the lease ends", func() bool {
+		two, _ = e.tryLock(id, "two")
+		return two != nil
+	})
+	if sessfs.Boottime() < one.Deadline {
+		e.Fatal("the lock ended before its holder knew")
+	}
+	e.refuse(sessfs.ErrLockLost, id, &sessfs.Session{}, one)
+	if err := e.b.Renew(e.ctx, one); !errors.Is(err, sessfs.ErrLockLost) {
+		e.Fatalf("Renew of a lost lease: %v", err)
+	}
+	e.b.Unlock(one)
+	time.Sleep(50 * time.Millisecond)
+	if h := e.holder(id); h != "two" {
+		e.Fatalf("holder %q after a late unlock", h)
+	}
+}
+
+func (e *env) renew() {
+	const id = "sess_a"
+	l, _ := e.tryLock(id, "one")
+	for end := time.Now().Add(2 * Lease); time.Now().Before(end); time.Sleep(Lease / 4) {
+		before := l.Deadline
+		if err := e.b.Renew(e.ctx, l); err != nil || l.Deadline <= before {
+			e.Fatalf("Renew: %v, deadline %d after %d", err, l.Deadline, before)
+		}
+	}
+	if h := e.holder(id); h != "one" {
+		e.Fatalf("holder %q", h)
+	}
+	e.b.Unlock(l)
+	e.until("it is free", func() bool { return e.holder(id) == "" })
+}
+
+func (e *env) breakLock() {
+	const id = "sess_a"
+	if h, err := e.b.Break(e.ctx, id); h != nil || err != nil {
+		e.Fatalf("Break of a free lock: %+v %v", h, err)
+	}
+	l, s := e.tryLock(id, "one")
+	h, err := e.b.Break(e.ctx, id)
+	if err != nil || h == nil || h.Host != "one" {
+		e.Fatalf("Break: %+v %v", h, err)
+	}
+	if h := e.holder(id); h != "" {
+		e.Fatalf("holder %q", h)
+	}
+	e.refuse(sessfs.ErrLockLost, id, s, l)
+}
+
+func (e *env) commitUnderLostLease() {
+	const id = "sess_a"
+	l, s := e.tryLock(id, "one")
+	s = e.commit(id, s, []byte("x"), l)
+	if _, err := e.b.Break(e.ctx, id); err != nil {
+		e.Fatal(err)
+	}
+	if other, _ := e.tryLock(id, "two"); other == nil {
+		e.Fatal("not free")
+	}
+	e.refuse(sessfs.ErrLockLost, id, s, l)
+}
+
+func (e *env) expiredWhileLocked() {
+	const id = "sess_a"
+	l, s := e.tryLock(id, "one")
+	s = e.commit(id, s, []byte("x"), l)
+	e.until("the session runs out", func() bool {
+		if err := e.b.Renew(e.ctx, l); err != nil {
+			e.Fatal(err)
+		}
+		return e.read(id).State == sessfs.Missing
+	})
+	e.commit(id, s, []byte("again"), l)
+	if s := e.read(id); string(s.Data) != "again" {
+		e.Fatalf("read %q", s.Data)
+	}
+}
+
+func (e *env) expires() {
+	s := e.commit("sess_a", &sessfs.Session{}, []byte("x"), nil)
+	e.commit("sess_b", &sessfs.Session{}, []byte("x"), nil)
+	if _, err := e.b.Destroy(e.ctx, "sess_b"); err != nil {
+		e.Fatal(err)
+	}
+	e.until("the session runs out", func() bool { return e.read("sess_a").State == sessfs.Missing })
+	if s := e.read("sess_b"); s.State != sessfs.Destroyed {
+		e.Fatal("a tombstone lives no longer than a session")
+	}
+	e.refuse(sessfs.ErrConflict, "sess_a", s, nil)
+}
+
+func (e *env) exclusion() {
+	const id, workers, rounds = "sess_n", 8, 25
+	var inside atomic.Int32
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			for done := 0; done < rounds; {
+				l, s, err := e.b.TryLock(e.ctx, id, sessfs.Holder{Host: fmt.Sprint(i)})
+				if err != nil {
+					e.Error(err)
+					return
+				}
+				if l == nil {
+					time.Sleep(rand.N(2 * time.Millisecond))
+					continue
+				}
+				if inside.Add(1) != 1 {
+					e.Error("two holders at a time")
+				}
+				_, err = e.b.Commit(e.ctx, id, s, attr, append(bytes.Clone(s.Data), 'x'), l)
+				inside.Add(-1)
+				e.b.Unlock(l)
+				if err != nil {
+					e.Error(err)
+					return
+				}
+				done++
+			}
+		})
+	}
+	wg.Wait()
+	if s := e.read(id); len(s.Data) != workers*rounds {
+		e.Fatalf("%d increments are there, want %d", len(s.Data), workers*rounds)
+	}
+}
+
+func (e *env) compareAndSwap() {
+	const id, workers, rounds = "sess_n", 8, 25
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for done := 0; done < rounds; {
+				s, err := e.b.Read(e.ctx, id)
+				if err != nil {
+					e.Error(err)
+					return
+				}
+				switch _, err := e.b.Commit(e.ctx, id, s, attr, append(bytes.Clone(s.Data), 'x'), nil); {
+				case err == nil:
+					done++
+				case !errors.Is(err, sessfs.ErrConflict):
+					e.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := e.read(id); len(s.Data) != workers*rounds {
+		e.Fatalf("%d increments are there, want %d", len(s.Data), workers*rounds)
+	}
+}
+
+func (e *env) list() {
+	want := map[sessfs.ID]int64{}
+	for i := range 300 {
+		id := sessfs.ID(fmt.Sprintf("sess_%d", i))
+		if i%10 == 0 {
+			id += " \xff" // not fit for a key
+		}
+		want[id] = int64(i)
+		e.commit(id, &sessfs.Session{}, make([]byte, i), nil)
+	}
+	e.commit("sess_big", &sessfs.Session{}, make([]byte, 3<<20), nil)
+	want["sess_big"] = 3 << 20
+	e.commit("sess_gone", &sessfs.Session{}, []byte("x"), nil)
+	if _, err := e.b.Destroy(e.ctx, "sess_gone"); err != nil {
+		e.Fatal(err)
+	}
+	e.tryLock("sess_locked", "one")
+	gone := false
+	got := map[sessfs.ID]bool{}
+	err := e.b.List(e.ctx, func(en sessfs.Entry) error {
+		if en.State == sessfs.Destroyed {
+			gone = gone || en.ID == "sess_gone"
+			return nil
+		}
+		size, ok := want[en.ID]
+		if !ok || size != en.Size || en.Attr != attr || en.Server == "" || time.Until(en.Expires).Abs() > 2*Lifetime {
+			e.Errorf("entry %+v", en)
+		}
+		got[en.ID] = true
+		return nil
+	})
+	if err != nil || len(got) != len(want) || !gone {
+		e.Fatalf("%d of %d, tombstone %v, %v", len(got), len(want), gone, err)
+	}
+	stop := errors.New("stop")
+	if err := e.b.List(e.ctx, func(sessfs.Entry) error { return stop }); !errors.Is(err, stop) {
+		e.Fatalf("the error of fn came back as %v", err)
+	}
+}
+
+func (e *env) usage() {
+	e.commit("sess_a", &sessfs.Session{}, make([]byte, 1000), nil)
+	u, err := e.b.Usage(e.ctx)
+	if err != nil || u.TotalBytes == 0 || u.FreeBytes > u.TotalBytes || u.Items == 0 {
+		e.Fatalf("%+v %v", u, err)
+	}
+}
+
+func (e *env) cancelled() {
+	ctx, end := context.WithCancel(e.ctx)
+	end()
+	start := time.Now()
+	e.b.Read(ctx, "sess_a")
+	e.b.TryLock(ctx, "sess_a", sessfs.Holder{})
+	if d := time.Since(start); d > 5*time.Second {
+		e.Fatalf("a cancelled context took %v", d)
+	}
+}

@@ -1,0 +1,253 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sessfs"
+)
+
+// Server is one memcached server.
+type Server struct {
+	Name    string // what is hashed; must not change while sessions live
+	Network string // "tcp" or "unix"; default "tcp"
+	Address string // host:port or the path of the socket
+	Weight  int    // share of the sessions; default 1
+}
+
+// Options of a Cluster.
+type Options struct {
+	Servers       []Server
+	Timeout       time.Duration // longest time of any request; default 1 s
+	RetryInterval time.Duration // within which a server that is back is found; default 15 s
+	Connections   int           // pipelined, per server; default 2
+	Prefix        string        // of all keys
+	Lifetime      time.Duration // of a session that is not stored again; default 24 min
+	Lease         time.Duration // of a lock that is not renewed; default 10 s
+	MaxSize       int64         // bytes of one session; default 16 MiB
+	Log           *slog.Logger
+	ForceClassic  bool // do not use meta commands, even where they work
+}
+
+// Settings are the options that may change at any time, for requests that begin then.
+type Settings struct {
+	Timeout       time.Duration
+	RetryInterval time.Duration
+	Lifetime      time.Duration
+	Lease         time.Duration
+	MaxSize       int64
+}
+
+// Cluster implements sessfs.Backend over memcached servers.
+type Cluster struct {
+	servers      []*server
+	nodes        []node
+	prefix       string
+	forceClassic bool
+	log          *slog.Logger
+	settings     atomic.Pointer[Settings]
+	usage        usageCache
+
+	ctx     context.Context // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup
+	once    sync.Once
+}
+
+var _ sessfs.Backend = (*Cluster)(nil)
+
+// New makes a Cluster. It connects when it must, so servers that are down are no error here: see Check.
+func New(o Options) (*Cluster, error) {
+	if len(o.Servers) == 0 {
+		return nil, errors.New("no cache servers are named")
+	}
+	if err := checkPrefix(o.Prefix); err != nil {
+		return nil, err
+	}
+	if o.Connections == 0 {
+		o.Connections = 2
+	}
+	if o.Connections < 0 || o.Connections > 1024 {
+		return nil, fmt.Errorf("%d connections per server are impossible; give 1 to 1024", o.Connections)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
+	seen := make(map[string]bool)
+	for _, sv := range o.Servers {
+		if sv.Network == "" {
+			sv.Network = "tcp"
+		}
+		if sv.Name == "" {
+			sv.Name = sv.Address
+		}
+		if sv.Weight == 0 {
+			sv.Weight = 1
+		}
+		switch {
+		case sv.Address == "":
+			return nil, fmt.Errorf("cache server %q has no address", sv.Name)
+		case sv.Weight < 0:
+			return nil, fmt.Errorf("cache server %q has the weight %d; give 1 or more", sv.Name, sv.Weight)
+		case seen[sv.Name]:
+			return nil, fmt.Errorf("two cache servers are named %q; names decide where sessions live and must differ", sv.Name)
+		}
+		seen[sv.Name] = true
+		c.nodes = append(c.nodes, node{sv.Name, sv.Weight})
+		label := fmt.Sprintf("cache server %s (%s)", sv.Name, sv.Address)
+		if sv.Name == sv.Address {
+			label = "cache server " + sv.Name
+		}
+		c.servers = append(c.servers, &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label,
+			conns: make([]*conn, o.Connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)})
+	}
+	for _, s := range c.servers {
+		c.running.Add(1)
+		go s.keepHouse()
+	}
+	return c, nil
+}
+
+// Reconfigure changes the settings; zero values mean the defaults.
+func (c *Cluster) Reconfigure(s Settings) {
+	orDefault(&s.Timeout, time.Second)
+	orDefault(&s.RetryInterval, 15*time.Second)
+	orDefault(&s.Lifetime, 24*time.Minute)
+	orDefault(&s.Lease, 10*time.Second)
+	orDefault(&s.MaxSize, 16<<20)
+	c.settings.Store(&s)
+}
+
+func orDefault[T int64 | time.Duration](p *T, v T) {
+	if *p <= 0 {
+		*p = v
+	}
+}
+
+func (c *Cluster) timeout() time.Duration { return c.settings.Load().Timeout }
+
+func (c *Cluster) deadline() time.Time { return time.Now().Add(c.timeout()) }
+
+// retry is how often a server that is down is asked. It costs no request anything, so it is done more often than
+// retry_interval asks for.
+func (c *Cluster) retry() time.Duration { return min(c.settings.Load().RetryInterval, time.Second) }
+
+// Check asks every server. The error names each that does not answer, with the reason; it wraps sessfs.ErrUnavailable,
+// or sessfs.ErrNotSupported when a server answers and cannot be used.
+func (c *Cluster) Check(ctx context.Context) error {
+	deadline := c.deadline()
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	errs := make([]error, len(c.servers))
+	var wg sync.WaitGroup
+	for i, s := range c.servers {
+		wg.Go(func() { errs[i] = s.check(deadline) })
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if errors.Is(err, sessfs.ErrNotSupported) {
+		return fmt.Errorf("%w: %v", sessfs.ErrNotSupported, err)
+	}
+	return err
+}
+
+// check asks one server, whether it is marked down or not.
+func (s *server) check(deadline time.Time) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return sessfs.ErrClosed
+	}
+	var a *attempt
+	if s.info == nil {
+		a = s.connectLocked()
+	}
+	s.mu.Unlock()
+	var err error
+	if a != nil {
+		_, err = s.await(a, deadline)
+		return err
+	}
+	w, err := s.wire(deadline)
+	if err != nil {
+		return err
+	}
+	_, _, err = w.get(0, []string{s.cl.prefix + probeMark}, deadline)
+	return err
+}
+
+// Waits is the number of round trips that were waited for, on all servers together.
+func (c *Cluster) Waits() (n uint64) {
+	for _, s := range c.servers {
+		n += s.waits.Load()
+	}
+	return n
+}
+
+// Close lets queued unlocks go out, for half a second at most, and ends all connections and goroutines.
+func (c *Cluster) Close() error {
+	c.once.Do(func() {
+		deadline := time.Now().Add(min(c.timeout(), 500*time.Millisecond))
+		var wg sync.WaitGroup
+		for _, s := range c.servers {
+			wg.Go(func() { s.close(deadline) })
+		}
+		wg.Wait()
+		c.end()
+	})
+	c.running.Wait()
+	return nil
+}
+
+// place is where a session lives.
+type place struct {
+	id         sessfs.ID
+	s          *server
+	conn       int // one session's requests go over one connection, so that an unlock is done before what follows it
+	data, lock string
+}
+
+func (c *Cluster) place(id sessfs.ID) place {
+	name := nameOf(c.prefix, id)
+	s := c.servers[choose(c.nodes, string(id))]
+	h := uint32(0)
+	for i := range len(id) {
+		h = h*31 + uint32(id[i])
+	}
+	return place{id: id, s: s, conn: int(h % uint32(len(s.conns))), data: c.prefix + name, lock: c.prefix + lockMark + name}
+}
+
+// ref is what a snapshot's Ref and a lease's Ref hold: with which cas an item was seen.
+type ref struct {
+	epoch  uint64
+	cas    uint64 // 0: not known
+	nonce  uint64 // of the chunks
+	chunks int
+}
+
+// refOf returns the Ref of a snapshot of this Backend, or one that knows nothing.
+func refOf(s *sessfs.Session) ref {
+	if r, ok := s.Ref.(ref); ok {
+		return r
+	}
+	return ref{}
+}
+
+// exptime is how memcached wants a time to live: in seconds, over 30 days as a unix time.
+func exptime(d time.Duration) int64 {
+	const month = 30 * 24 * 60 * 60
+	s := int64((d + time.Second - 1) / time.Second)
+	if s >= month {
+		return time.Now().Unix() + s
+	}
+	return max(s, 1)
+}

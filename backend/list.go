@@ -1,0 +1,227 @@
+package backend
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"sessfs"
+)
+
+// A listing reads a server's metadump, keys only, and fetches the records of a batch of keys at a time for their
+// attributes. The dump holds a lock of the server's crawler while it is read, so it is drained ahead of the fetching,
+// as far as a bounded queue lets it.
+const (
+	listKeys    = 200     // keys that are fetched together
+	listBytes   = 4 << 20 // bytes of records that are fetched together, but for a single one that is larger
+	listBatches = 256     // that wait to be fetched
+	listBusy    = 100 * time.Millisecond
+)
+
+type listed struct {
+	key     string
+	size    int64
+	expires time.Time
+}
+
+// List implements sessfs.Backend, one server after the other. One that fails makes the whole listing fail, but not
+// before the others were listed.
+func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
+	var errs []error
+	for _, s := range c.servers {
+		var stop error
+		err := s.list(ctx, func(e sessfs.Entry) error {
+			stop = fn(e)
+			return stop
+		})
+		if stop != nil {
+			return stop
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listing sessions: %w", err))
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *server) list(ctx context.Context, fn func(sessfs.Entry) error) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	batches := make(chan []listed, listBatches)
+	var dumpErr error
+	go func() {
+		defer close(batches)
+		dumpErr = s.dump(ctx, batches)
+	}()
+	var err error
+	for b := range batches {
+		if err == nil {
+			if err = s.listBatch(b, fn); err != nil {
+				end() // and the rest is drained
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return dumpErr
+}
+
+// listBatch fetches the records and calls fn for each that is one.
+func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
+	deadline := s.cl.deadline()
+	w, err := s.wire(deadline)
+	if err != nil {
+		return err
+	}
+	keys := make([]string, len(b))
+	for i := range b {
+		keys[i] = b[i].key
+	}
+	items, _, err := w.get(0, keys, deadline)
+	if err != nil {
+		return err
+	}
+	for i, it := range items {
+		if !it.found {
+			continue // it ended meanwhile
+		}
+		r, err := decodeRecord(it.value)
+		if err == nil && s.cl.prefix+nameOf(s.cl.prefix, r.id) != b[i].key {
+			err = errors.New("foreign: it is another session's record")
+		}
+		if err != nil {
+			s.cl.log.Warn("a listing leaves out a damaged record", "server", s.name, "session", sessfs.ID(strings.TrimPrefix(b[i].key, s.cl.prefix)).Hash(), "err", err)
+			continue
+		}
+		e := sessfs.Entry{ID: r.id, State: r.state, Attr: r.attr, Size: int64(r.length), Expires: b[i].expires, Server: s.name}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dump sends the record keys of a server in batches.
+func (s *server) dump(ctx context.Context, batches chan<- []listed) error {
+	start := time.Now()
+	for {
+		busy, err := s.dumpOnce(ctx, batches)
+		if err != nil || !busy {
+			return err
+		}
+		if time.Since(start) > 5*s.cl.timeout() {
+			return s.fail(errors.New("its item crawler is busy with another listing"))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(listBusy):
+		}
+	}
+}
+
+func (s *server) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bool, err error) {
+	deadline := s.cl.deadline()
+	if _, err := s.ready(deadline); err != nil {
+		return false, err
+	}
+	dialing, end := context.WithDeadline(ctx, deadline)
+	defer end()
+	p, err := s.plain(dialing)
+	if err != nil {
+		return false, s.fail(err)
+	}
+	defer p.nc.Close()
+	defer context.AfterFunc(ctx, func() { p.nc.Close() })()
+	s.trips.Add(1)
+	if err := p.send("lru_crawler metadump all\r\n"); err != nil {
+		return false, s.fail(err)
+	}
+	p.r = bufio.NewReaderSize(p.nc, 256<<10)
+	var batch []listed
+	var bytes int64
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		select {
+		case batches <- batch:
+			batch, bytes = nil, 0
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for n := 0; ; n++ {
+		if n%1024 == 0 {
+			p.nc.SetDeadline(s.cl.deadline()) // of this stretch: a listing may take long, silence may not
+		}
+		l, err := p.line()
+		if err != nil {
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+			return false, s.fail(fmt.Errorf("metadump: %w", err))
+		}
+		switch {
+		case strings.HasPrefix(l, "key="):
+		case l == "END":
+			return false, flush()
+		case l == "OK" && n == 0:
+			continue
+		case strings.HasPrefix(l, "BUSY") && n == 0:
+			return true, nil
+		case n == 0:
+			return false, fmt.Errorf("%s: %w: it refuses to list its keys (%.60q to lru_crawler metadump); use memcached with its crawler on (-o lru_crawler, the default)",
+				s.label, sessfs.ErrNotSupported, l)
+		default:
+			return false, s.fail(fmt.Errorf("%w: %.40q in a metadump", errSurprise, l))
+		}
+		e, ok := parseDump(l)
+		if !ok || !isRecordKey(s.cl.prefix, e.key) {
+			continue
+		}
+		if len(batch) == listKeys || (len(batch) > 0 && bytes+e.size > listBytes) {
+			if err := flush(); err != nil {
+				return false, err
+			}
+			p.nc.SetDeadline(s.cl.deadline())
+		}
+		batch = append(batch, e)
+		bytes += e.size
+	}
+}
+
+// parseDump takes "key=… exp=… la=… cas=… fetch=… cls=… size=…" apart; exp is -1 for never.
+func parseDump(line string) (listed, bool) {
+	var e listed
+	for f := range strings.FieldsSeq(line) {
+		name, value, _ := strings.Cut(f, "=")
+		switch name {
+		case "key":
+			key, err := url.PathUnescape(value)
+			if err != nil || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+				return e, false
+			}
+			e.key = key
+		case "exp":
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 {
+				e.expires = time.Unix(n, 0)
+			}
+		case "size":
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
+				e.size = n
+			}
+		}
+	}
+	return e, e.key != ""
+}

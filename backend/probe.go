@@ -1,0 +1,181 @@
+package backend
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"sessfs"
+)
+
+const (
+	defaultItemMax = 1 << 20
+	maxItemMax     = 128 << 20 // a server that claims more is not believed
+	minItemMax     = 4 << 10
+	maxAnswerLines = 1000
+)
+
+// plainConn is a connection used by one goroutine, line by line: for probing, figures and listings.
+type plainConn struct {
+	nc net.Conn
+	r  *bufio.Reader
+}
+
+func (s *server) plain(ctx context.Context) (*plainConn, error) {
+	nc, err := s.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := ctx.Deadline(); ok {
+		nc.SetDeadline(d)
+	}
+	return &plainConn{nc: nc, r: bufio.NewReaderSize(nc, 64<<10)}, nil
+}
+
+func (p *plainConn) send(format string, args ...any) error {
+	_, err := fmt.Fprintf(p.nc, format, args...)
+	return p.explain(err)
+}
+
+func (p *plainConn) line() (string, error) {
+	b, err := readLine(p.r)
+	return string(b), p.explain(err)
+}
+
+func (p *plainConn) explain(err error) error {
+	if err != nil && isTimeout(err) {
+		return errTimeout
+	}
+	return err
+}
+
+// stats reads the answer to a stats command.
+func (p *plainConn) stats(what string) (map[string]string, error) {
+	if err := p.send("stats%s\r\n", what); err != nil {
+		return nil, err
+	}
+	m := make(map[string]string)
+	for range maxAnswerLines {
+		l, err := p.line()
+		if err != nil {
+			return nil, err
+		}
+		if l == "END" {
+			return m, nil
+		}
+		if strings.HasPrefix(l, "ERROR") || strings.HasPrefix(l, "CLIENT_ERROR") || strings.HasPrefix(l, "SERVER_ERROR") {
+			return m, nil // a server without these figures
+		}
+		f := strings.SplitN(l, " ", 3)
+		if len(f) < 2 || f[0] != "STAT" {
+			return nil, fmt.Errorf("%w: %.40q to stats", errSurprise, l)
+		}
+		if len(f) == 3 {
+			m[f[1]] = f[2]
+		}
+	}
+	return nil, fmt.Errorf("%w: stats without end", errSurprise)
+}
+
+// probe asks the server for its version and limits and tries its commands, on a connection that is thrown away: after a
+// command that a server does not know, its payload is read as commands.
+func (s *server) probe(ctx context.Context) (*info, error) {
+	p, err := s.plain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.nc.Close()
+	s.trips.Add(1)
+	if err := p.send("version\r\n"); err != nil {
+		return nil, err
+	}
+	l, err := p.line()
+	if err != nil {
+		return nil, err
+	}
+	version, ok := strings.CutPrefix(l, "VERSION ")
+	if !ok {
+		return nil, fmt.Errorf("it does not speak memcached's protocol: %.40q to version", l)
+	}
+	settings, err := p.stats(" settings")
+	if err != nil {
+		return nil, err
+	}
+	in := &info{version: fmt.Sprintf("%.40s", version), itemMax: defaultItemMax}
+	if n, err := strconv.Atoi(settings["item_size_max"]); err == nil {
+		if n < minItemMax {
+			return nil, fmt.Errorf("its item_size_max is %d; start it with -I 1m", n)
+		}
+		in.itemMax = min(n, maxItemMax)
+	}
+	key := s.cl.prefix + probeMark + rand.Text()
+	meta := false
+	if !s.cl.forceClassic {
+		if meta, err = p.tryMeta(key); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+	}
+	if !meta {
+		in.classic = newClassic(s)
+		if err := in.classic.try(key, time.Until(deadlineOf(ctx))); err != nil {
+			in.classic.close()
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+func deadlineOf(ctx context.Context) time.Time {
+	d, _ := ctx.Deadline()
+	return d
+}
+
+// tryMeta tells whether the meta commands work, by doing: some servers answer them and do something else.
+func (p *plainConn) tryMeta(key string) (bool, error) {
+	steps := []struct{ send, want string }{
+		{"add " + key + " 7 30 2\r\nab\r\n", "STORED"},
+		{"mg " + key + " v c f T30 O1\r\n", "VA 2 c"},
+		{"", "ab"},
+		{"md " + key + " CWRONG O2\r\n", "EX"},
+		{"mg " + key + " f c O3\r\n", "HD f7 c"},
+		{"md " + key + " CRIGHT O4\r\n", "HD"},
+		{"mg " + key + " v c O5\r\n", "EN"},
+		{"mn\r\n", "MN"},
+	}
+	cas := uint64(0)
+	for _, st := range steps {
+		send := strings.NewReplacer("CWRONG", "C"+strconv.FormatUint(cas+1, 10), "CRIGHT", "C"+strconv.FormatUint(cas, 10)).Replace(st.send)
+		if send != "" {
+			if err := p.send("%s", send); err != nil {
+				return false, err
+			}
+		}
+		l, err := p.line()
+		if err != nil {
+			return false, err
+		}
+		if !strings.HasPrefix(l, st.want) {
+			return false, nil
+		}
+		if cas == 0 && strings.HasPrefix(l, "VA ") {
+			f := strings.Fields(l)
+			cas, err = strconv.ParseUint(strings.TrimPrefix(f[2], "c"), 10, 64)
+			if err != nil || len(f) != 5 || f[3] != "f7" || f[4] != "O1" {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// noCas is the refusal of a server whose compare-and-swap does not work: updates would be lost without a word.
+func noCas(what string) error {
+	return fmt.Errorf("%w: %s, so two hosts would overwrite each other's sessions; use memcached", sessfs.ErrNotSupported, what)
+}

@@ -1,0 +1,355 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sessfs"
+)
+
+// server is one cache server: its connections and its breaker. Up, a request connects where need be; after a failure
+// the server is down: requests fail at once, and the housekeeper asks it again until it answers.
+type server struct {
+	cl               *Cluster
+	name             string
+	network, address string
+	label            string // "cache server NAME (ADDRESS)" for errors and logs
+
+	trips, waits, failures atomic.Uint64
+
+	tasks  chan task     // for the housekeeper
+	downed chan struct{} // capacity 1: the server was marked down
+
+	mu      sync.Mutex
+	closed  bool
+	conns   []*conn // a place is nil while it is not connected
+	info    *info   // what the server can do; nil: it must be asked, nothing is connected or something broke
+	last    *info   // the last one known, for status
+	epoch   uint64  // grows when a connection breaks: cas values from before are void
+	attempt *attempt
+	since   time.Time // down since; zero: up
+	reason  error     // why it is down, or why it was last
+}
+
+// info is what a server told about itself when it was connected.
+type info struct {
+	version string
+	itemMax int // item_size_max: bytes of an item with key and header
+	classic *classic
+}
+
+// attempt is a try to connect that callers wait for together.
+type attempt struct {
+	done chan struct{}
+	err  error // once done is closed
+}
+
+// serverError is a request that a server did not answer. It wraps sessfs.ErrUnavailable and the reason.
+type serverError struct {
+	label  string
+	reason error
+	maybe  bool // the request was sent and may have been done
+}
+
+func (e *serverError) Error() string {
+	return fmt.Sprintf("%s: %v: %v", e.label, sessfs.ErrUnavailable, e.reason)
+}
+
+func (e *serverError) Unwrap() []error { return []error{sessfs.ErrUnavailable, e.reason} }
+
+// uncertain tells whether the request that failed with err may have been done nevertheless.
+func uncertain(err error) bool {
+	var e *serverError
+	return errors.As(err, &e) && e.maybe
+}
+
+// errVoid: a connection broke since the cas value was read; it means nothing any more.
+var errVoid = errors.New("the cas value is from before a connection broke")
+
+func (s *server) fail(reason error) *serverError {
+	s.failures.Add(1)
+	return &serverError{label: s.label, reason: reason}
+}
+
+// ready returns what the server can do once it is connected, which it waits for until the deadline. While the server is
+// marked down it fails at once.
+func (s *server) ready(deadline time.Time) (*info, error) {
+	s.mu.Lock()
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		return nil, sessfs.ErrClosed
+	case s.info != nil:
+		defer s.mu.Unlock()
+		return s.info, nil
+	case !s.since.IsZero():
+		err := fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry())
+		s.mu.Unlock()
+		return nil, s.fail(err)
+	}
+	a := s.connectLocked()
+	s.mu.Unlock()
+	return s.await(a, deadline)
+}
+
+// await waits for a try to connect.
+func (s *server) await(a *attempt, deadline time.Time) (*info, error) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-a.done:
+	case <-timer.C:
+		return nil, s.fail(errTimeout)
+	}
+	if a.err != nil {
+		return nil, s.fail(a.err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.info == nil {
+		return nil, s.fail(errors.New("the connection broke at once"))
+	}
+	return s.info, nil
+}
+
+// connectLocked starts a try to connect, if none is under way. The caller holds mu.
+func (s *server) connectLocked() *attempt {
+	if s.attempt == nil {
+		s.attempt = &attempt{done: make(chan struct{})}
+		s.cl.running.Add(1)
+		go s.connect(s.attempt)
+	}
+	return s.attempt
+}
+
+// connect asks the server what it can do and fills the places without a connection.
+func (s *server) connect(a *attempt) {
+	defer s.cl.running.Done()
+	deadline := s.cl.deadline()
+	ctx, end := context.WithDeadline(s.cl.ctx, deadline)
+	defer end()
+	in, err := s.probe(ctx)
+	if err == nil && in.classic == nil {
+		err = s.fill(ctx, in)
+	}
+	s.mu.Lock()
+	s.attempt = nil
+	a.err = err
+	switch {
+	case s.closed || s.cl.ctx.Err() != nil:
+		a.err = sessfs.ErrClosed
+	case err != nil:
+		s.markDown(err)
+	default:
+		if s.complete(in) {
+			s.info, s.last = in, in
+		}
+		s.markUp(in)
+	}
+	closeInfo := in != nil && in.classic != nil && s.info != in
+	s.mu.Unlock()
+	if closeInfo {
+		in.classic.close()
+	}
+	close(a.done)
+}
+
+func (s *server) complete(in *info) bool {
+	for _, c := range s.conns {
+		if c == nil && in.classic == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *server) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, s.network, s.address)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+			return nil, errors.New("connecting: no answer in time")
+		}
+		return nil, fmt.Errorf("connecting: %w", plainError(err))
+	}
+	return nc, nil
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+func (s *server) fill(ctx context.Context, in *info) error {
+	for i := range s.conns {
+		s.mu.Lock()
+		there := s.conns[i] != nil
+		s.mu.Unlock()
+		if there {
+			continue
+		}
+		nc, err := s.dial(ctx)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			nc.Close()
+			return sessfs.ErrClosed
+		}
+		s.cl.running.Add(1)
+		c := newConn(nc, in.itemMax, s.cl.timeout, s.broke)
+		s.conns[i] = c
+		s.mu.Unlock()
+		go func() {
+			defer s.cl.running.Done()
+			c.running.Wait()
+		}()
+	}
+	return nil
+}
+
+// broke is called by a connection that broke. A server that restarted is empty and counts cas values from the start.
+func (s *server) broke(c *conn, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.conns {
+		if s.conns[i] == c {
+			s.conns[i] = nil
+		}
+	}
+	s.epoch++
+	if s.info != nil && s.info.classic == nil {
+		s.info = nil
+	}
+	if !s.closed {
+		s.cl.log.Debug("a connection ended", "server", s.name, "err", err)
+	}
+}
+
+// pick returns the connection of a place. With an epoch that is not 0, errVoid unless it still is that one.
+func (s *server) pick(place int, epoch uint64, deadline time.Time) (*conn, uint64, error) {
+	for {
+		in, err := s.ready(deadline)
+		if err != nil {
+			return nil, 0, err
+		}
+		if in.classic != nil {
+			return nil, 0, s.fail(errors.New("it has no meta commands any more"))
+		}
+		s.mu.Lock()
+		c, now := s.conns[place%len(s.conns)], s.epoch
+		s.mu.Unlock()
+		switch {
+		case epoch != 0 && epoch != now:
+			return nil, now, errVoid
+		case c != nil:
+			return c, now, nil
+		}
+	}
+}
+
+// exchange sends b and waits for its answers: one round trip. It returns the epoch of the connection that was used.
+// What was certainly not sent, and what may be repeated, gets a second connection: one that was idle while the server
+// restarted is found out only by using it.
+func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time) (uint64, error) {
+	for try := 0; ; try++ {
+		if !time.Now().Before(deadline) {
+			return 0, s.fail(errTimeout)
+		}
+		c, now, err := s.pick(place, epoch, deadline)
+		if err != nil {
+			return 0, err
+		}
+		s.trips.Add(1)
+		s.waits.Add(1)
+		err = c.do(b, deadline)
+		if err == nil {
+			return now, nil
+		}
+		maybe := b.written && !b.repeat
+		switch {
+		case errors.Is(err, errFull):
+			return 0, s.fail(err)
+		case errors.Is(err, errTimeout):
+			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
+		case try > 0:
+			s.trip(err)
+		case !maybe:
+			b.reset()
+			continue
+		}
+		f := s.fail(err)
+		f.maybe = b.written
+		return 0, f
+	}
+}
+
+// trip marks the server down and breaks its connections.
+func (s *server) trip(reason error) {
+	s.mu.Lock()
+	s.markDown(reason)
+	conns := append([]*conn(nil), s.conns...)
+	s.mu.Unlock()
+	for _, c := range conns {
+		if c != nil {
+			c.fail(reason)
+		}
+	}
+}
+
+// markDown opens the breaker. The caller holds mu.
+func (s *server) markDown(reason error) {
+	s.reason = reason
+	if in := s.info; in != nil && in.classic != nil {
+		go in.classic.close()
+		s.epoch++
+	}
+	s.info = nil
+	if !s.since.IsZero() || s.closed {
+		return
+	}
+	s.since = time.Now()
+	s.cl.log.Error("a cache server does not answer: requests to it fail at once until it does", "server", s.name,
+		"address", s.address, "err", reason, "asked_again_every", s.cl.retry())
+	select {
+	case s.downed <- struct{}{}:
+	default:
+	}
+}
+
+// markUp closes the breaker. The caller holds mu.
+func (s *server) markUp(in *info) {
+	if !s.since.IsZero() {
+		s.cl.log.Info("a cache server answers again", "server", s.name, "address", s.address, "version", in.version,
+			"after", time.Since(s.since).Round(time.Millisecond))
+		s.since = time.Time{}
+	}
+}
+
+// close ends the connections after what is queued on them went out, for which it waits a moment.
+func (s *server) close(deadline time.Time) {
+	s.mu.Lock()
+	s.closed = true
+	conns := append([]*conn(nil), s.conns...)
+	in := s.info
+	s.mu.Unlock()
+	for _, c := range conns {
+		if c == nil {
+			continue
+		}
+		b := newBatch()
+		b.noop()
+		c.do(b, deadline) // its error means that the connection is gone, which is what is wanted
+		c.fail(sessfs.ErrClosed)
+	}
+	if in != nil && in.classic != nil {
+		in.classic.close()
+	}
+}

@@ -1,0 +1,128 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"sessfs"
+)
+
+// usageFresh is how long figures are answered from memory.
+const usageFresh = 5 * time.Second
+
+type usageCache struct {
+	mu    sync.Mutex
+	usage sessfs.Usage
+	at    time.Time
+}
+
+// stats asks one server for its figures, on a connection of its own. The request does not go past the breaker.
+func (s *server) stats(ctx context.Context, deadline time.Time) (map[string]string, error) {
+	if _, err := s.ready(deadline); err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithDeadline(ctx, deadline)
+	defer end()
+	p, err := s.plain(ctx)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	defer p.nc.Close()
+	s.trips.Add(1)
+	m, err := p.stats("")
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return m, nil
+}
+
+// Usage implements sessfs.Backend, from figures that are at most 5 s old. Servers that do not answer are left out; it
+// fails when none does.
+func (c *Cluster) Usage(ctx context.Context) (sessfs.Usage, error) {
+	c.usage.mu.Lock()
+	u, at := c.usage.usage, c.usage.at
+	c.usage.mu.Unlock()
+	if time.Since(at) < usageFresh {
+		return u, nil
+	}
+	u = sessfs.Usage{}
+	var errs []error
+	for _, a := range c.allStats(ctx) {
+		if a.err != nil {
+			errs = append(errs, a.err)
+			continue
+		}
+		limit, used := number(a.stats, "limit_maxbytes"), number(a.stats, "bytes")
+		u.TotalBytes += limit
+		u.FreeBytes += limit - min(limit, used)
+		u.Items += number(a.stats, "curr_items")
+	}
+	if len(errs) == len(c.servers) {
+		return u, errors.Join(errs...)
+	}
+	c.usage.mu.Lock()
+	c.usage.usage, c.usage.at = u, time.Now()
+	c.usage.mu.Unlock()
+	return u, nil
+}
+
+type serverStats struct {
+	stats map[string]string
+	err   error
+}
+
+func (c *Cluster) allStats(ctx context.Context) []serverStats {
+	all := make([]serverStats, len(c.servers))
+	deadline := c.deadline()
+	var wg sync.WaitGroup
+	for i, s := range c.servers {
+		wg.Go(func() { all[i].stats, all[i].err = s.stats(ctx, deadline) })
+	}
+	wg.Wait()
+	return all
+}
+
+func number(m map[string]string, key string) uint64 {
+	n, _ := strconv.ParseUint(m[key], 10, 64)
+	return n
+}
+
+// Servers implements sessfs.Backend. Servers that are marked down are not asked.
+func (c *Cluster) Servers(ctx context.Context) []sessfs.ServerStatus {
+	list := make([]sessfs.ServerStatus, len(c.servers))
+	for i, a := range c.allStats(ctx) {
+		list[i] = c.servers[i].status(a)
+	}
+	return list
+}
+
+func (s *server) status(a serverStats) sessfs.ServerStatus {
+	m := a.stats
+	st := sessfs.ServerStatus{Name: s.name, Address: s.address, Up: a.err == nil, Version: m["version"],
+		Uptime: time.Duration(number(m, "uptime")) * time.Second, Items: number(m, "curr_items"), Bytes: number(m, "bytes"),
+		LimitBytes: number(m, "limit_maxbytes"), Evictions: number(m, "evictions"), Hits: number(m, "get_hits"),
+		Misses: number(m, "get_misses"), Connections: number(m, "curr_connections"), RoundTrips: s.trips.Load(),
+		Failures: s.failures.Load()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.since.IsZero() {
+		since := s.since
+		st.Up, st.DownSince = false, &since
+	}
+	if s.reason != nil {
+		st.LastError = s.reason.Error()
+	}
+	if a.err != nil && st.LastError == "" {
+		st.LastError = a.err.Error()
+	}
+	if s.last != nil {
+		st.Protocol, st.Version, st.ItemMax = "meta", s.last.version, uint64(s.last.itemMax)
+		if s.last.classic != nil {
+			st.Protocol = "classic"
+		}
+	}
+	return st
+}
