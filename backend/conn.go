@@ -13,6 +13,7 @@ import (
 
 var (
 	errTimeout = errors.New("no answer in time")
+	errClosed  = errors.New("the server closed the connection")
 	errFull    = errors.New("too many requests wait for their answers")
 )
 
@@ -228,7 +229,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	case errors.Is(err, bufio.ErrBufferFull), err == nil && len(line) > maxLine:
 		return nil, fmt.Errorf("%w: a line without end", errSurprise)
 	case errors.Is(err, io.EOF):
-		return nil, errors.New("the server closed the connection")
+		return nil, errClosed
 	case err != nil:
 		return nil, plainError(err)
 	case !bytes.HasSuffix(line, []byte("\r\n")):

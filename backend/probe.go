@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -41,19 +42,24 @@ func (s *server) plain(ctx context.Context) (*plainConn, error) {
 
 func (p *plainConn) send(format string, args ...any) error {
 	_, err := fmt.Fprintf(p.nc, format, args...)
-	return p.explain(err)
-}
-
-func (p *plainConn) line() (string, error) {
-	b, err := readLine(p.r)
-	return string(b), p.explain(err)
-}
-
-func (p *plainConn) explain(err error) error {
 	if err != nil && isTimeout(err) {
 		return errTimeout
 	}
-	return err
+	return plainError(err)
+}
+
+// line reads a line without its end, which is a bare LF in a metadump.
+func (p *plainConn) line() (string, error) {
+	b, err := p.r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, io.EOF):
+		err = errClosed
+	case errors.Is(err, bufio.ErrBufferFull):
+		err = fmt.Errorf("%w: a line without end", errSurprise)
+	case err != nil && isTimeout(err):
+		err = errTimeout
+	}
+	return string(bytes.TrimRight(b, "\r\n")), plainError(err)
 }
 
 // stats reads the answer to a stats command.
@@ -118,7 +124,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	key := s.cl.prefix + probeMark + rand.Text()
 	meta := false
 	if !s.cl.forceClassic {
-		if meta, err = p.tryMeta(key); err != nil && !errors.Is(err, io.EOF) {
+		if meta, err = p.tryMeta(key); err != nil && !errors.Is(err, errClosed) {
 			return nil, err
 		}
 	}
