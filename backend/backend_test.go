@@ -120,3 +120,11 @@ func TestConformanceMeta(t *testing.T) {
 		return open(t, o)
 	})
 }
+
+func TestConformanceClassic(t *testing.T) {
+	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
+		o := testOptions(startMemcached(t, "-m", "256").socket)
+		o.Timeout, o.ForceClassic = 5*time.Second, true
+		return open(t, o)
+	})
+}

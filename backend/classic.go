@@ -1,11 +1,379 @@
 package backend
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strings"
+	"sync"
+	"time"
 
-import "time"
+	"github.com/bradfitz/gomemcache/memcache"
 
-type classic struct{ wire }
+	"sessfs"
+)
 
-func newClassic(s *server) *classic              { return &classic{} }
-func (*classic) close()                          {}
-func (*classic) try(string, time.Duration) error { return errors.New("later") }
+// classic is the wire of a server without meta commands. It speaks add, gets, cas, set and delete through gomemcache,
+// each waited for, so an open costs two round trips and a commit two.
+//
+// There is no conditional delete: a lock is freed by a cas to an item that ends at once (exptime -1), so that nobody
+// frees another's. It is renewed by a cas to the same value.
+type classic struct {
+	s      *server
+	client *memcache.Client
+
+	mu     sync.Mutex
+	conns  map[*classicConn]bool // guarded by mu
+	closed bool                  // guarded by mu
+}
+
+var _ wire = (*classic)(nil)
+
+const (
+	classicIdle = 64          // idle connections that are kept
+	classicLong = time.Minute // gomemcache's own timeout: do ends a request long before
+	atOnce      = -1          // the exptime of an item that has ended
+)
+
+// classicConn tells of its beginning and its end: cas values are void after both, since gomemcache may use a connection
+// from before a server's restart and one from after it side by side.
+type classicConn struct {
+	net.Conn
+	w    *classic
+	once sync.Once
+}
+
+func (c *classicConn) Close() error {
+	c.once.Do(func() {
+		c.w.mu.Lock()
+		delete(c.w.conns, c)
+		c.w.mu.Unlock()
+		c.w.s.newEpoch()
+	})
+	return c.Conn.Close()
+}
+
+func (s *server) newEpoch() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch++
+	return s.epoch
+}
+
+func (s *server) currentEpoch() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
+}
+
+// oneServer is the selector of a client that has one server; dialing ignores the address.
+type oneServer struct{}
+
+func (oneServer) Network() string                     { return "memcached" }
+func (oneServer) String() string                      { return "memcached" }
+func (oneServer) PickServer(string) (net.Addr, error) { return oneServer{}, nil }
+func (oneServer) Each(f func(net.Addr) error) error   { return f(oneServer{}) }
+
+func newClassic(s *server) *classic {
+	w := &classic{s: s, conns: make(map[*classicConn]bool)}
+	w.client = memcache.NewFromSelector(oneServer{})
+	w.client.Timeout, w.client.MaxIdleConns = classicLong, classicIdle
+	w.client.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		ctx, end := context.WithDeadline(s.cl.ctx, s.cl.deadline())
+		defer end()
+		nc, err := s.dial(ctx)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		c := &classicConn{Conn: nc, w: w}
+		s.newEpoch()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.closed {
+			nc.Close()
+			return nil, sessfs.ErrClosed
+		}
+		w.conns[c] = true
+		return c, nil
+	}
+	return w
+}
+
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
+// close breaks all connections; requests under way fail.
+func (w *classic) close() {
+	w.mu.Lock()
+	w.closed = true
+	var conns []*classicConn
+	for c := range w.conns {
+		conns = append(conns, c)
+	}
+	w.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// do makes one request, in one or more round trips of gomemcache, and ends with the deadline. What may be repeated is
+// repeated on a fresh connection: after a restart all idle ones are stale.
+func (w *classic) do(deadline time.Time, repeat bool, f func() error) error {
+	for try := 0; ; try++ {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return w.s.fail(errTimeout)
+		}
+		w.s.mu.Lock()
+		if w.s.closed {
+			w.s.mu.Unlock()
+			return sessfs.ErrClosed
+		}
+		w.s.cl.running.Add(1)
+		w.s.mu.Unlock()
+		w.s.trips.Add(1)
+		w.s.waits.Add(1)
+		done := make(chan error, 1)
+		go func() {
+			defer w.s.cl.running.Done()
+			defer func() {
+				if r := recover(); r != nil { // gomemcache trusts what a server says
+					done <- fmt.Errorf("%w: %v", errSurprise, r)
+				}
+			}()
+			done <- f()
+		}()
+		timer := time.NewTimer(left)
+		var err error
+		select {
+		case err = <-done:
+			timer.Stop()
+		case <-timer.C:
+			err = fmt.Errorf("no answer within %v", w.s.cl.timeout())
+			w.s.trip(err)
+			w.close()
+			return &serverError{label: w.s.label, reason: err, maybe: true}
+		}
+		var dial *dialError
+		switch {
+		case err == nil, errors.Is(err, memcache.ErrCacheMiss), errors.Is(err, memcache.ErrCASConflict), errors.Is(err, memcache.ErrNotStored):
+			return err
+		case strings.Contains(err.Error(), "SERVER_ERROR "):
+			return &refusedError{serverWords(err)}
+		case errors.As(err, &dial):
+			w.s.trip(err)
+			return w.s.fail(err)
+		}
+		w.client.Close() // the idle connections
+		if repeat && try == 0 {
+			continue
+		}
+		if try > 0 || !broken(err) {
+			w.s.trip(plainError(err))
+		}
+		e := w.s.fail(plainError(err))
+		e.maybe = true
+		return e
+	}
+}
+
+// broken tells the end of a connection from an answer that memcached does not give.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) || strings.HasSuffix(err.Error(), "EOF")
+}
+
+type refusedError struct{ words string }
+
+func (e *refusedError) Error() string { return e.words }
+
+func serverWords(err error) string {
+	_, words, _ := strings.Cut(err.Error(), "SERVER_ERROR ")
+	words, _, _ = strings.Cut(words, `\r\n`)
+	return fmt.Sprintf("%.100s", words)
+}
+
+// explain turns a refusal into the error of a request that stored nothing.
+func (w *classic) explain(err error) error {
+	var r *refusedError
+	if errors.As(err, &r) {
+		return w.s.refused(r.words)
+	}
+	return err
+}
+
+func expiration(exptime int64) int32 { return int32(min(exptime, math.MaxInt32)) }
+
+func fromItem(i *memcache.Item) item {
+	return item{found: true, value: i.Value, cas: i.CasID, flags: i.Flags}
+}
+
+func (w *classic) get(_ int, keys []string, deadline time.Time) (items []item, epoch uint64, err error) {
+	var found map[string]*memcache.Item
+	err = w.do(deadline, true, func() (err error) {
+		epoch = w.s.currentEpoch()
+		found, err = w.client.GetMulti(keys)
+		return err
+	})
+	if err != nil {
+		return nil, 0, w.explain(err)
+	}
+	items = make([]item, len(keys))
+	for i, k := range keys {
+		if f := found[k]; f != nil {
+			items[i] = fromItem(f)
+		}
+	}
+	return items, epoch, nil
+}
+
+func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
+	err = w.do(deadline, true, func() error {
+		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})
+	})
+	if err != nil && !errors.Is(err, memcache.ErrNotStored) {
+		return item{}, item{}, 0, w.explain(err)
+	}
+	items, epoch, err := w.get(p.conn, []string{p.lock, p.data}, deadline)
+	if err != nil {
+		return item{}, item{}, 0, err
+	}
+	return items[0], items[1], epoch, nil
+}
+
+func (w *classic) store(p place, st storing, deadline time.Time) (stored, error) {
+	value := make([]byte, 0, len(st.head)+len(st.body))
+	it := &memcache.Item{Key: p.data, Value: append(append(value, st.head...), st.body...), Flags: st.mark, Expiration: expiration(st.exptime), CasID: st.cas}
+	err := w.do(deadline, false, func() error {
+		switch {
+		case st.add:
+			return w.client.Add(it)
+		case st.epoch != w.s.currentEpoch():
+			return memcache.ErrCASConflict
+		}
+		return w.client.CompareAndSwap(it)
+	})
+	out, err := w.outcome(err)
+	if err != nil || !st.lock {
+		return out, err
+	}
+	items, _, err := w.get(p.conn, []string{p.lock}, deadline)
+	if err != nil {
+		return stored{}, &serverError{label: w.s.label, reason: err, maybe: true}
+	}
+	out.lock = items[0]
+	return out, nil
+}
+
+func (w *classic) outcome(err error) (stored, error) {
+	var r *refusedError
+	switch {
+	case err == nil:
+		return stored{code: codeStored}, nil
+	case errors.Is(err, memcache.ErrNotStored):
+		return stored{code: codeNotStored}, nil
+	case errors.Is(err, memcache.ErrCASConflict):
+		return stored{code: codeExists}, nil
+	case errors.Is(err, memcache.ErrCacheMiss):
+		return stored{code: codeNotFound}, nil
+	case errors.As(err, &r):
+		return stored{code: codeRefused, words: r.words}, nil
+	}
+	return stored{}, err
+}
+
+func (w *classic) set(_ int, items []keyValue, exptime int64, deadline time.Time) (stored, error) {
+	for _, kv := range items {
+		err := w.do(deadline, true, func() error {
+			return w.client.Set(&memcache.Item{Key: kv.key, Value: kv.value, Expiration: expiration(exptime)})
+		})
+		if out, err := w.outcome(err); err != nil || out.code != codeStored {
+			return out, err
+		}
+	}
+	return stored{code: codeStored}, nil
+}
+
+func (w *classic) renew(p place, own func(item) bool, exptime int64, deadline time.Time) (item, error) {
+	for {
+		items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
+		if err != nil || !own(items[0]) {
+			return item{}, err
+		}
+		out, err := w.swap(p.lock, items[0], epoch, exptime, deadline)
+		if err != nil || out {
+			return items[0], err
+		}
+	}
+}
+
+// swap stores an item's value again, for another time.
+func (w *classic) swap(key string, it item, epoch uint64, exptime int64, deadline time.Time) (bool, error) {
+	err := w.do(deadline, false, func() error {
+		if epoch != w.s.currentEpoch() {
+			return memcache.ErrCASConflict
+		}
+		return w.client.CompareAndSwap(&memcache.Item{Key: key, Value: it.value, CasID: it.cas, Expiration: expiration(exptime)})
+	})
+	out, err := w.outcome(err)
+	if err == nil && out.code == codeRefused {
+		return false, w.s.refused(out.words)
+	}
+	return out.code == codeStored, err
+}
+
+func (w *classic) remove(_ int, key string, cas, epoch uint64, deadline time.Time) (bool, error) {
+	return w.swap(key, item{cas: cas}, epoch, atOnce, deadline)
+}
+
+func (w *classic) release(p place, token string, _ ref) { w.s.releaseByToken(p, token) }
+
+func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
+	for _, k := range keys {
+		err := w.do(deadline, true, func() error { return w.client.Delete(k) })
+		if err != nil && !errors.Is(err, memcache.ErrCacheMiss) {
+			return w.explain(err)
+		}
+	}
+	return nil
+}
+
+// try finds out whether the commands do what they say, above all cas.
+func (w *classic) try(key string, within time.Duration) error {
+	deadline := time.Now().Add(within)
+	it := &memcache.Item{Key: key, Value: []byte("ab"), Flags: 7, Expiration: 30}
+	var got *memcache.Item
+	steps := []struct {
+		want error
+		what string
+		do   func() error
+	}{
+		{nil, "add does not store", func() error { return w.client.Add(it) }},
+		{memcache.ErrNotStored, "add overwrites", func() error { return w.client.Add(it) }},
+		{nil, "a value does not come back", func() (err error) { got, err = w.client.Get(key); return err }},
+		{memcache.ErrCASConflict, "cas stores with a wrong number", func() error {
+			return w.client.CompareAndSwap(&memcache.Item{Key: key, Value: []byte("c"), CasID: got.CasID + 1, Expiration: 30})
+		}},
+		{nil, "cas does not store", func() error {
+			return w.client.CompareAndSwap(&memcache.Item{Key: key, Value: []byte("c"), CasID: got.CasID, Expiration: atOnce})
+		}},
+		{memcache.ErrCacheMiss, "an item with a negative exptime does not end", func() error { _, err := w.client.Get(key); return err }},
+	}
+	for i, st := range steps {
+		err := w.do(deadline, false, st.do)
+		var down *serverError
+		if errors.As(err, &down) {
+			return down.reason
+		}
+		if !errors.Is(err, st.want) || (st.want == nil && err != nil) {
+			return noCas(fmt.Sprintf("%s (%v)", st.what, err))
+		}
+		if i == 2 && (string(got.Value) != "ab" || got.Flags != 7 || got.CasID == 0) {
+			return noCas("a value does not come back with its flags and a cas number")
+		}
+	}
+	return nil
+}

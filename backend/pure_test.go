@@ -1,0 +1,187 @@
+package backend
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"sessfs"
+)
+
+func TestChoiceIsBalancedAndMovesLittle(t *testing.T) {
+	nodes := []node{{"a", 1}, {"b", 1}, {"c", 2}}
+	const n = 20000
+	got := map[int]int{}
+	moved, taken := 0, 0
+	for i := range n {
+		key := fmt.Sprintf("sess_%d", i)
+		at := choose(nodes, key)
+		got[at]++
+		if with := choose(append(nodes[:3:3], node{"d", 1}), key); with == 3 {
+			taken++
+		} else if with != at {
+			moved++
+		}
+		if without := choose(nodes[:2], key); at != 2 && without != at {
+			moved++
+		}
+	}
+	if moved != 0 {
+		t.Errorf("%d keys moved between servers that stayed", moved)
+	}
+	for i, want := range []float64{0.25, 0.25, 0.5} {
+		if share := float64(got[i]) / n; math.Abs(share-want) > 0.02 {
+			t.Errorf("server %d has %.3f of the keys, want %.2f", i, share, want)
+		}
+	}
+	if share := float64(taken) / n; math.Abs(share-0.2) > 0.02 {
+		t.Errorf("a new server of weight 1 beside 4 took %.3f", share)
+	}
+}
+
+func TestKeysAreFitForTheProtocol(t *testing.T) {
+	seen := map[string]sessfs.ID{}
+	prefix := strings.Repeat("p", maxPrefix)
+	ids := []sessfs.ID{"", "sess_x", "sess_x ", "sess_X", "a\r\nflush_all", sessfs.ID(strings.Repeat("x", 255)), sessfs.ID(strings.Repeat("x", 121)), sessfs.ID(strings.Repeat("x", 122))}
+	for b := 1; b < 256; b++ {
+		ids = append(ids, sessfs.ID([]byte{byte(b)}))
+	}
+	for _, id := range ids {
+		name := nameOf(prefix, id)
+		for _, key := range []string{prefix + name, prefix + lockMark + name} {
+			if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+				t.Errorf("%q has the key %q", id, key)
+			}
+			if other, ok := seen[key]; ok && other != id {
+				t.Errorf("%q and %q share the key %q", id, other, key)
+			}
+			seen[key] = id
+		}
+		if !isRecordKey(prefix, prefix+name) || isRecordKey(prefix, prefix+lockMark+name) {
+			t.Errorf("%q: a record's key is not told from a lock's", name)
+		}
+	}
+	if k := chunkKey(prefix, math.MaxUint64, maxChunks); len(k) > maxKey || isRecordKey(prefix, k) {
+		t.Errorf("chunk key %q", k)
+	}
+}
+
+func TestExptime(t *testing.T) {
+	for d, want := range map[time.Duration]int64{0: 1, time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2, 24 * time.Minute: 1440} {
+		if got := exptime(d); got != want {
+			t.Errorf("%v: %d, want %d", d, got, want)
+		}
+	}
+	for _, d := range []time.Duration{30 * 24 * time.Hour, 30*24*time.Hour + time.Second, 365 * 24 * time.Hour} {
+		if left := exptime(d) - time.Now().Unix() - int64(d/time.Second); left < -1 || left > 1 {
+			t.Errorf("%v: off by %d s", d, left)
+		}
+	}
+}
+
+func TestLockValue(t *testing.T) {
+	for _, h := range []sessfs.Holder{{}, {Host: "web 1\r\n%", Boot: "b-o", PID: 1<<32 - 1, Since: time.UnixMilli(1763900000123)}} {
+		if h.Since.IsZero() {
+			h.Since = time.UnixMilli(0)
+		}
+		token, got := decodeLock([]byte(encodeLock("t0ken", h)))
+		if token != "t0ken" || got != h {
+			t.Errorf("%+v came back as %q %+v", h, token, got)
+		}
+	}
+	for _, v := range []string{"", "x", "sessfs1", "sessfs1 t", "sessfs1 t 1 1 = %", "sessfs1 t x 1 = =", "sessfs1  1 1 = =", strings.Repeat(" ", 9000)} {
+		if _, h := decodeLock([]byte(v)); h.Host != "unknown" {
+			t.Errorf("%.20q: holder %+v", v, h)
+		}
+	}
+}
+
+func sampleRecord(data []byte) []byte {
+	r := record{id: "sess_abc", state: sessfs.Live, version: sessfs.Version{Counter: 5, Nonce: 6},
+		attr: sessfs.Attr{UID: 1, GID: 2, Mode: 0o600, Atime: 1, Mtime: -2, Ctime: 3}, length: len(data), sum: dataSum(data)}
+	return append(r.encode(), data...)
+}
+
+func TestAnyDamageOfARecordIsFound(t *testing.T) {
+	good := sampleRecord([]byte("user|s:3:\"bob\";"))
+	r, err := decodeRecord(good)
+	if err != nil || r.id != "sess_abc" || string(r.data) != "user|s:3:\"bob\";" || r.attr.Mtime != -2 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	for n := range good {
+		if _, err := decodeRecord(good[:n]); err == nil {
+			t.Errorf("cut to %d bytes it is still a record", n)
+		}
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[n] ^= 1 << bit
+			if _, err := decodeRecord(bad); err == nil {
+				t.Errorf("bit %d of byte %d is not covered", bit, n)
+			}
+		}
+	}
+	if _, err := decodeRecord(append(bytes.Clone(good), 0)); err == nil {
+		t.Error("a byte more is not found")
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	f.Add(sampleRecord(nil))
+	f.Add(sampleRecord([]byte("data")))
+	tomb := record{id: "x", state: sessfs.Destroyed, sum: dataSum(nil)}
+	f.Add(tomb.encode())
+	manifest := record{id: "x", state: sessfs.Live, length: 5000, chunkSize: 1000}
+	f.Add(manifest.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRecord(b)
+		if err != nil {
+			return
+		}
+		if again := append(r.encode(), r.data...); r.attr.Mode == uint32(b[34])<<8|uint32(b[35]) && r.state == sessfs.Live && !bytes.Equal(again, b) {
+			t.Errorf("%x became %x", b, again)
+		}
+		if r.chunks() > maxChunks || len(r.data) > len(b) {
+			t.Errorf("%d chunks, %d bytes", r.chunks(), len(r.data))
+		}
+	})
+}
+
+func FuzzReply(f *testing.F) {
+	for _, s := range []string{"VA 5 c1 f2 O7", "HD O7", "EN O7", "NF O7", "EX", "STORED", "SERVER_ERROR out of memory", "CLIENT_ERROR x", "VA 99999999999 O7", "VA -1 O7", "VA"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, v := range []string{"mg", "md", "mn", "add", "cas"} {
+			if _, size, err := parseReply(command{v, 7}, []byte(s)); err != nil && size >= 0 {
+				t.Error("a value after an error")
+			}
+		}
+	})
+}
+
+func FuzzLockValue(f *testing.F) {
+	f.Add(encodeLock("t", sessfs.Holder{Host: "h"}))
+	f.Fuzz(func(t *testing.T, s string) { decodeLock([]byte(s)) })
+}
+
+func TestNewRefusesBadOptions(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"no servers":    func(o *Options) { o.Servers = nil },
+		"two names":     func(o *Options) { o.Servers = append(o.Servers, o.Servers[0]) },
+		"weight":        func(o *Options) { o.Servers[0].Weight = -1 },
+		"address":       func(o *Options) { o.Servers[0].Address = "" },
+		"prefix space":  func(o *Options) { o.Prefix = "a b" },
+		"prefix length": func(o *Options) { o.Prefix = strings.Repeat("x", 200) },
+		"connections":   func(o *Options) { o.Connections = -1 },
+	} {
+		o := testOptions("/nowhere")
+		change(&o)
+		if c, err := New(o); err == nil {
+			c.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
