@@ -122,50 +122,63 @@ func (w *classic) close() {
 // do makes one request, in one or more round trips of gomemcache, and ends with the deadline. What may be repeated is
 // repeated on a fresh connection: after a restart all idle ones are stale.
 func (w *classic) do(deadline time.Time, repeat bool, f func() error) error {
+	_, err := classicDo(w, deadline, repeat, func() (struct{}, error) { return struct{}{}, f() })
+	return err
+}
+
+// classicDo is do for a request with a result, which is not shared with a request that is given up.
+func classicDo[T any](w *classic, deadline time.Time, repeat bool, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var none T
 	for try := 0; ; try++ {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return w.s.fail(errTimeout)
+			return none, w.s.fail(errTimeout)
 		}
 		w.s.mu.Lock()
 		if w.s.closed {
 			w.s.mu.Unlock()
-			return sessfs.ErrClosed
+			return none, sessfs.ErrClosed
 		}
 		w.s.cl.running.Add(1)
 		w.s.mu.Unlock()
 		w.s.trips.Add(1)
 		w.s.waits.Add(1)
-		done := make(chan error, 1)
+		done := make(chan result, 1)
 		go func() {
 			defer w.s.cl.running.Done()
 			defer func() {
 				if r := recover(); r != nil { // gomemcache trusts what a server says
-					done <- fmt.Errorf("%w: %v", errSurprise, r)
+					done <- result{err: fmt.Errorf("%w: %v", errSurprise, r)}
 				}
 			}()
-			done <- f()
+			v, err := f()
+			done <- result{v, err}
 		}()
 		timer := time.NewTimer(left)
-		var err error
+		var got result
 		select {
-		case err = <-done:
+		case got = <-done:
 			timer.Stop()
 		case <-timer.C:
-			err = fmt.Errorf("no answer within %v", w.s.cl.timeout())
+			err := fmt.Errorf("no answer within %v", w.s.cl.timeout())
 			w.s.trip(err)
 			w.close()
-			return &serverError{label: w.s.label, reason: err, maybe: true}
+			return none, &serverError{label: w.s.label, reason: err, maybe: true}
 		}
+		err := got.err
 		var dial *dialError
 		switch {
 		case err == nil, errors.Is(err, memcache.ErrCacheMiss), errors.Is(err, memcache.ErrCASConflict), errors.Is(err, memcache.ErrNotStored):
-			return err
+			return got.value, err
 		case strings.Contains(err.Error(), "SERVER_ERROR "):
-			return &refusedError{serverWords(err)}
+			return none, &refusedError{serverWords(err)}
 		case errors.As(err, &dial):
 			w.s.trip(err)
-			return w.s.fail(err)
+			return none, w.s.fail(err)
 		}
 		w.client.Close() // the idle connections
 		if repeat && try == 0 {
@@ -176,7 +189,7 @@ func (w *classic) do(deadline time.Time, repeat bool, f func() error) error {
 		}
 		e := w.s.fail(plainError(err))
 		e.maybe = true
-		return e
+		return none, e
 	}
 }
 
@@ -211,23 +224,26 @@ func fromItem(i *memcache.Item) item {
 	return item{found: true, value: i.Value, cas: i.CasID, flags: i.Flags}
 }
 
-func (w *classic) get(_ int, keys []string, deadline time.Time) (items []item, epoch uint64, err error) {
-	var found map[string]*memcache.Item
-	err = w.do(deadline, true, func() (err error) {
-		epoch = w.s.currentEpoch()
-		found, err = w.client.GetMulti(keys)
-		return err
+func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64, error) {
+	type answer struct {
+		found map[string]*memcache.Item
+		epoch uint64
+	}
+	got, err := classicDo(w, deadline, true, func() (answer, error) {
+		epoch := w.s.currentEpoch()
+		found, err := w.client.GetMulti(keys)
+		return answer{found, epoch}, err
 	})
 	if err != nil {
 		return nil, 0, w.explain(err)
 	}
-	items = make([]item, len(keys))
+	items := make([]item, len(keys))
 	for i, k := range keys {
-		if f := found[k]; f != nil {
+		if f := got.found[k]; f != nil {
 			items[i] = fromItem(f)
 		}
 	}
-	return items, epoch, nil
+	return items, got.epoch, nil
 }
 
 func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {

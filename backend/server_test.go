@@ -1,0 +1,427 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sessfs"
+)
+
+var (
+	ctx    = context.Background()
+	holder = sessfs.Holder{Host: "one", Boot: "b", PID: 1}
+)
+
+const sid = sessfs.ID("sess_a")
+
+func mustCommit(t testing.TB, c *Cluster, id sessfs.ID, base *sessfs.Session, data string, l *sessfs.Lease) *sessfs.Session {
+	t.Helper()
+	s, err := c.Commit(ctx, id, base, sessfs.Attr{Mode: 0o600}, []byte(data), l)
+	if err != nil {
+		t.Fatalf("Commit: %v", err)
+	}
+	return s
+}
+
+func mustLock(t testing.TB, c *Cluster, id sessfs.ID) (*sessfs.Lease, *sessfs.Session) {
+	t.Helper()
+	l, s, err := c.TryLock(ctx, id, holder)
+	if err != nil || l == nil {
+		t.Fatalf("TryLock: %v %v", l, err)
+	}
+	return l, s
+}
+
+func mustRead(t testing.TB, c *Cluster, id sessfs.ID) *sessfs.Session {
+	t.Helper()
+	s, err := c.Read(ctx, id)
+	if err != nil {
+		t.Fatalf("Read: %v", err)
+	}
+	return s
+}
+
+func TestRoundTrips(t *testing.T) {
+	for name, want := range map[string]map[string]uint64{
+		"meta":    {"TryLock": 1, "Commit": 1, "second Commit": 1, "Read": 1, "Locked": 1, "Renew": 1, "Unlock": 0, "Commit without lock": 1},
+		"classic": {"TryLock": 2, "Commit": 2, "second Commit": 3, "Read": 1, "Locked": 1, "Renew": 2, "Unlock": 0, "Commit without lock": 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(startMemcached(t).socket)
+			o.ForceClassic = name == "classic"
+			o.Lifetime, o.Lease = time.Minute, 10*time.Second
+			c := open(t, o)
+			mustRead(t, c, sid) // connects
+			count := func(what string, f func()) {
+				t.Helper()
+				before := c.Waits()
+				f()
+				if got := c.Waits() - before; got != want[what] {
+					t.Errorf("%s: %d round trips, want %d", what, got, want[what])
+				}
+			}
+			var l *sessfs.Lease
+			var s *sessfs.Session
+			count("TryLock", func() { l, s = mustLock(t, c, sid) })
+			count("Commit", func() { s = mustCommit(t, c, sid, s, "one", l) })
+			count("second Commit", func() { s = mustCommit(t, c, sid, s, "two", l) })
+			count("Read", func() { s = mustRead(t, c, sid) })
+			count("Locked", func() { c.Locked(ctx, sid) })
+			count("Renew", func() {
+				if err := c.Renew(ctx, l); err != nil {
+					t.Error(err)
+				}
+			})
+			if name == "meta" {
+				count("Unlock", func() { c.Unlock(l) })
+				// On one connection the unlock is done before what comes after it.
+				l, _ = mustLock(t, c, sid)
+			}
+			count("Commit without lock", func() { s = mustCommit(t, c, sid, s, "three", nil) })
+			if st := c.Servers(ctx)[0]; st.Protocol != name || !st.Up || st.RoundTrips < c.Waits() || st.ItemMax != 1<<20 || st.Version == "" || st.Items == 0 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+func both(t *testing.T, test func(t *testing.T, o Options, m *memcached)) {
+	for _, classic := range []bool{false, true} {
+		t.Run(map[bool]string{false: "meta", true: "classic"}[classic], func(t *testing.T) {
+			m := startMemcached(t)
+			o := testOptions(m.socket)
+			o.ForceClassic, o.Lifetime, o.Lease = classic, time.Minute, 10*time.Second
+			test(t, o, m)
+		})
+	}
+}
+
+func TestARestartIsNoticed(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c, other := open(t, o), open(t, o)
+		l, s := mustLock(t, c, sid)
+		s = mustCommit(t, c, sid, s, "one", l)
+		m.stop()
+		m.start()
+		// The first request after it works, and the cas values from before mean nothing, whatever has them now.
+		for range 50 {
+			seen := mustRead(t, other, sid)
+			mustCommit(t, other, sid, seen, "theirs", nil)
+		}
+		if _, err := c.Commit(ctx, sid, s, s.Attr, []byte("late"), l); !errors.Is(err, sessfs.ErrLockLost) {
+			t.Fatalf("a commit under a lock that a restart took away: %v", err)
+		}
+		if _, err := c.Commit(ctx, sid, s, s.Attr, []byte("late"), nil); !errors.Is(err, sessfs.ErrConflict) {
+			t.Fatalf("a commit on a base from before the restart: %v", err)
+		}
+		if s := mustRead(t, c, sid); string(s.Data) != "theirs" {
+			t.Fatalf("read %q", s.Data)
+		}
+		theirs, _ := mustLock(t, other, sid)
+		c.Unlock(l)
+		time.Sleep(50 * time.Millisecond)
+		if err := other.Renew(ctx, theirs); err != nil {
+			t.Fatalf("an unlock from before the restart freed another's lock: %v", err)
+		}
+	})
+}
+
+func TestAServerThatIsGone(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c := open(t, o)
+		mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+		m.stop()
+		everyone(t, c, o.Timeout)
+		start := time.Now()
+		for range 100 {
+			if _, err := c.Read(ctx, sid); !errors.Is(err, sessfs.ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(start); d > 200*time.Millisecond {
+			t.Fatalf("100 requests to a server that is down took %v", d)
+		}
+		st := c.Servers(ctx)[0]
+		if st.Up || st.DownSince == nil || st.LastError == "" || st.Failures < 100 {
+			t.Fatalf("%+v", st)
+		}
+		if err := c.Check(ctx); !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "c1") {
+			t.Fatal(err)
+		}
+		m.start()
+		start = time.Now()
+		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
+		if d := time.Since(start); d > o.RetryInterval+500*time.Millisecond {
+			t.Fatalf("it worked again after %v, retry_interval is %v", d, o.RetryInterval)
+		}
+		mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+	})
+}
+
+// everyone makes 20 requests at once, which must all fail within the timeout.
+func everyone(t *testing.T, c *Cluster, timeout time.Duration) {
+	t.Helper()
+	start := time.Now()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			id := sessfs.ID(fmt.Sprintf("sess_%d", i))
+			var err error
+			switch i % 4 {
+			case 0:
+				_, _, err = c.TryLock(ctx, id, holder)
+			case 1:
+				_, err = c.Read(ctx, id)
+			case 2:
+				_, err = c.Commit(ctx, id, &sessfs.Session{}, sessfs.Attr{}, []byte("x"), nil)
+			case 3:
+				_, err = c.Destroy(ctx, id)
+			}
+			if !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "c1") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Since(start); d > timeout+300*time.Millisecond {
+		t.Errorf("20 requests at once took %v, timeout is %v", d, timeout)
+	}
+}
+
+func TestAServerThatIsSilent(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		o.Timeout = 300 * time.Millisecond
+		c := open(t, o)
+		s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+		m.cmd.Process.Signal(syscall.SIGSTOP)
+		everyone(t, c, o.Timeout)
+		m.cmd.Process.Signal(syscall.SIGCONT)
+		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
+		mustCommit(t, c, sid, s, "y", nil)
+		// Locks that were won without an answer are given back.
+		until(t, "all locks are free", func() bool {
+			h, err := c.Locked(ctx, "sess_0")
+			return h == nil && err == nil
+		})
+	})
+}
+
+func TestAnItemThatMovedIsNoConflict(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c := open(t, o)
+		l, s := mustLock(t, c, sid)
+		s = mustCommit(t, c, sid, s, "one", l)
+		s = mustRead(t, c, sid)
+		p := c.place(sid)
+		move := func(key string) {
+			w, _ := p.s.wire(c.deadline())
+			items, _, err := w.get(0, []string{key}, c.deadline())
+			if err != nil || !items[0].found {
+				t.Fatal(err)
+			}
+			if a := m.raw("set %s 0 60 %d\r\n%s\r\n", key, len(items[0].value), items[0].value); a != "STORED\r\n" {
+				t.Fatal(a)
+			}
+		}
+		move(p.data)
+		move(p.lock)
+		s = mustCommit(t, c, sid, s, "two", l)
+		c.Unlock(l)
+		until(t, "the lock is free", func() bool { h, _ := c.Locked(ctx, sid); return h == nil })
+		if got := mustRead(t, c, sid); got.Version != s.Version {
+			t.Fatalf("%+v", got)
+		}
+	})
+}
+
+func TestDamagedRecords(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c := open(t, o)
+		p := c.place(sid)
+		mustCommit(t, c, "sess_other", &sessfs.Session{}, "secret", nil)
+		w, _ := p.s.wire(c.deadline())
+		items, _, _ := w.get(0, []string{c.place("sess_other").data}, c.deadline())
+		good := items[0].value
+		flipped := bytes.Clone(good)
+		flipped[len(flipped)-1] ^= 1
+		for name, value := range map[string]string{"cut": string(good[:40]), "flipped": string(flipped), "foreign": "user|i:1;", "empty": "", "another's": string(good)} {
+			m.raw("set %s 0 60 %d\r\n%s\r\n", p.data, len(value), value)
+			for what, f := range map[string]func() error{
+				"Read":    func() error { _, err := c.Read(ctx, sid); return err },
+				"TryLock": func() error { _, _, err := c.TryLock(ctx, sid, holder); return err },
+				"Commit":  func() error { _, err := c.Commit(ctx, sid, &sessfs.Session{}, sessfs.Attr{}, nil, nil); return err },
+			} {
+				err := f()
+				if !errors.Is(err, sessfs.ErrDamaged) || !strings.Contains(err.Error(), sid.Hash()) || !strings.Contains(err.Error(), "c1") || strings.Contains(err.Error(), string(sid)) {
+					t.Errorf("%s of a record that is %s: %v", what, name, err)
+				}
+			}
+			until(t, "the lock is free", func() bool { h, _ := c.Locked(ctx, sid); return h == nil })
+			if existed, err := c.Destroy(ctx, sid); err != nil || !existed {
+				t.Errorf("Destroy of a record that is %s: %v %v", name, existed, err)
+			}
+			if s := mustRead(t, c, sid); s.State != sessfs.Destroyed {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+func TestADamagedLockIsALock(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c := open(t, o)
+		m.raw("set %s 0 60 3\r\n???\r\n", c.place(sid).lock)
+		if l, _, err := c.TryLock(ctx, sid, holder); l != nil || err != nil {
+			t.Fatalf("%v %v", l, err)
+		}
+		if h, err := c.Locked(ctx, sid); err != nil || h.Host != "unknown" {
+			t.Fatalf("%+v %v", h, err)
+		}
+		if h, err := c.Break(ctx, sid); err != nil || h.Host != "unknown" {
+			t.Fatalf("%+v %v", h, err)
+		}
+		mustLock(t, c, sid)
+	})
+}
+
+func TestChunks(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		o.Lease = time.Second
+		c := open(t, o)
+		big := strings.Repeat("0123456789", 300_000)
+		s := mustCommit(t, c, sid, &sessfs.Session{}, big, nil)
+		old := chunkKey(c.prefix, s.Version.Nonce, 1)
+		there := func(key string) bool { return strings.HasPrefix(m.raw("get %s\r\n", key), "VALUE") }
+		if !there(old) {
+			t.Fatal("no chunks")
+		}
+		next := mustCommit(t, c, sid, s, big+"!", nil)
+		if !there(old) {
+			t.Fatal("the old chunks went before their readers could be done")
+		}
+		if _, err := c.Commit(ctx, sid, s, s.Attr, []byte(big), nil); !errors.Is(err, sessfs.ErrConflict) {
+			t.Fatal(err)
+		}
+		until(t, "the old chunks go", func() bool { return !there(old) })
+		if got := mustRead(t, c, sid); string(got.Data) != big+"!" {
+			t.Fatal("the new session went with the old chunks")
+		}
+		m.raw("delete %s\r\n", chunkKey(c.prefix, next.Version.Nonce, 1))
+		if _, err := c.Read(ctx, sid); !errors.Is(err, sessfs.ErrDamaged) || !strings.Contains(err.Error(), "a part is lost") {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestRefusedStoresKeepTheOldSession(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c := open(t, o)
+		s := mustCommit(t, c, sid, &sessfs.Session{}, "old", nil)
+		// A server whose limit is lower than it says.
+		p := c.place(sid)
+		p.s.mu.Lock()
+		p.s.info.itemMax = 8 << 20
+		p.s.mu.Unlock()
+		_, err := c.Commit(ctx, sid, s, s.Attr, make([]byte, 2<<20), nil)
+		if !errors.Is(err, sessfs.ErrTooLarge) || !strings.Contains(err.Error(), "object too large") {
+			t.Fatal(err)
+		}
+		if got := mustRead(t, c, sid); string(got.Data) != "old" {
+			t.Fatalf("read %+v", got)
+		}
+		mustCommit(t, c, sid, s, "new", nil)
+	})
+}
+
+func TestAFullServerRefuses(t *testing.T) {
+	m := startMemcached(t, "-M", "-m", "3", "-o", "slab_chunk_max=16384")
+	o := testOptions(m.socket)
+	o.Lifetime = time.Minute
+	c := open(t, o)
+	s := mustCommit(t, c, sid, &sessfs.Session{}, "old", nil)
+	var err error
+	for i := 0; err == nil && i < 200; i++ {
+		_, err = c.Commit(ctx, sessfs.ID(fmt.Sprintf("fill_%d", i)), &sessfs.Session{}, sessfs.Attr{}, make([]byte, 100_000), nil)
+	}
+	if !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(strings.ToLower(err.Error()), "out of memory") {
+		t.Fatalf("filling it: %v", err)
+	}
+	_, err = c.Commit(ctx, sid, s, s.Attr, make([]byte, 100_000), nil)
+	if !errors.Is(err, sessfs.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	if got := mustRead(t, c, sid); string(got.Data) != "old" {
+		t.Fatalf("read %+v", got)
+	}
+	if st := c.Servers(ctx)[0]; !st.Up {
+		t.Fatal("a server that refuses is not down")
+	}
+}
+
+func TestLongLifetime(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		o.Lifetime = 40 * 24 * time.Hour
+		c := open(t, o)
+		mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+		if s := mustRead(t, c, sid); !s.Exists() {
+			t.Fatal("stored and dead")
+		}
+		err := c.List(ctx, func(e sessfs.Entry) error {
+			if left := time.Until(e.Expires); left < o.Lifetime-5*time.Second || left > o.Lifetime+5*time.Second {
+				t.Errorf("it ends in %v", left)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCheckNamesTheServers(t *testing.T) {
+	m := startMemcached(t)
+	c := open(t, testOptions(m.socket, "127.0.0.1:1"))
+	err := c.Check(ctx)
+	if !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "c2 (127.0.0.1:1)") || strings.Contains(err.Error(), "c1") || !strings.Contains(err.Error(), "refused") {
+		t.Fatal(err)
+	}
+	if err := open(t, testOptions(m.socket)).Check(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReconfigure(t *testing.T) {
+	c := open(t, testOptions(startMemcached(t).socket))
+	c.Reconfigure(Settings{MaxSize: 3, Lifetime: time.Hour})
+	if _, err := c.Commit(ctx, sid, &sessfs.Session{}, sessfs.Attr{}, []byte("four"), nil); !errors.Is(err, sessfs.ErrTooLarge) {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err := c.Read(ctx, sid); !errors.Is(err, sessfs.ErrClosed) {
+		t.Fatal(err)
+	}
+}
+
+func TestListingFailsLoudly(t *testing.T) {
+	m := startMemcached(t)
+	c := open(t, testOptions(m.socket, "127.0.0.1:1"))
+	n := 0
+	for i := range 20 {
+		c.Commit(ctx, sessfs.ID(fmt.Sprintf("sess_%d", i)), &sessfs.Session{}, sessfs.Attr{}, nil, nil)
+	}
+	err := c.List(ctx, func(sessfs.Entry) error { n++; return nil })
+	if !errors.Is(err, sessfs.ErrUnavailable) || n == 0 {
+		t.Fatalf("%d listed, error %v", n, err)
+	}
+	c = open(t, testOptions(startMemcached(t, "-o", "no_lru_crawler").socket))
+	if err := c.List(ctx, func(sessfs.Entry) error { return nil }); !errors.Is(err, sessfs.ErrNotSupported) || !strings.Contains(err.Error(), "lru_crawler") {
+		t.Fatal(err)
+	}
+}
