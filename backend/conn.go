@@ -32,6 +32,7 @@ type conn struct {
 	broken   func(*conn, error)   // called once, before anybody who waits learns of it
 	wake     chan struct{}        // capacity 1: there is something to write
 	closed   chan struct{}
+	gone     chan struct{} // closed after broken was called
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -41,7 +42,7 @@ type conn struct {
 }
 
 func newConn(nc net.Conn, maxValue int, timeout func() time.Duration, broken func(*conn, error)) *conn {
-	c := &conn{nc: nc, maxValue: maxValue, timeout: timeout, broken: broken, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &conn{nc: nc, maxValue: maxValue, timeout: timeout, broken: broken, wake: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
 	c.running.Add(2)
 	go c.write()
 	go c.read()
@@ -51,6 +52,9 @@ func newConn(nc net.Conn, maxValue int, timeout func() time.Duration, broken fun
 // do sends b and waits for its answers. At the deadline the connection breaks: what comes later has no taker.
 func (c *conn) do(b *batch, deadline time.Time) error {
 	if err := c.send(b); err != nil {
+		if !errors.Is(err, errFull) {
+			<-c.gone // so that nobody is given this connection again
+		}
 		return err
 	}
 	timer := time.NewTimer(time.Until(deadline))
@@ -100,6 +104,7 @@ func (c *conn) fail(err error) {
 	c.nc.Close()
 	close(c.closed)
 	c.broken(c, err)
+	close(c.gone)
 	for _, b := range lost {
 		b.finish()
 	}

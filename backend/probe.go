@@ -130,7 +130,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	}
 	if !meta {
 		in.classic = newClassic(s)
-		if err := in.classic.try(key, time.Until(deadlineOf(ctx))); err != nil {
+		if err := in.classic.try(key+"c", time.Until(deadlineOf(ctx))); err != nil {
 			in.classic.close()
 			return nil, err
 		}
@@ -147,12 +147,12 @@ func deadlineOf(ctx context.Context) time.Time {
 func (p *plainConn) tryMeta(key string) (bool, error) {
 	steps := []struct{ send, want string }{
 		{"add " + key + " 7 30 2\r\nab\r\n", "STORED"},
-		{"mg " + key + " v c f T30 O1\r\n", "VA 2 c"},
+		{"mg " + key + " v c f T30 O11\r\n", "VA 2 c"},
 		{"", "ab"},
-		{"md " + key + " CWRONG O2\r\n", "EX"},
-		{"mg " + key + " f c O3\r\n", "HD f7 c"},
-		{"md " + key + " CRIGHT O4\r\n", "HD"},
-		{"mg " + key + " v c O5\r\n", "EN"},
+		{"md " + key + " CWRONG O12\r\n", "EX O12"},
+		{"mg " + key + " f c O13\r\n", "HD f7 c"},
+		{"md " + key + " CRIGHT O14\r\n", "HD O14"},
+		{"mg " + key + " v c O15\r\n", "EN O15"},
 		{"mn\r\n", "MN"},
 	}
 	cas := uint64(0)
@@ -173,7 +173,7 @@ func (p *plainConn) tryMeta(key string) (bool, error) {
 		if cas == 0 && strings.HasPrefix(l, "VA ") {
 			f := strings.Fields(l)
 			cas, err = strconv.ParseUint(strings.TrimPrefix(f[2], "c"), 10, 64)
-			if err != nil || len(f) != 5 || f[3] != "f7" || f[4] != "O1" {
+			if err != nil || len(f) != 5 || f[3] != "f7" || f[4] != "O11" {
 				return false, nil
 			}
 		}

@@ -259,6 +259,7 @@ func (s *server) pick(place int, epoch uint64, deadline time.Time) (*conn, uint6
 // What was certainly not sent, and what may be repeated, gets a second connection: one that was idle while the server
 // restarted is found out only by using it.
 func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time) (uint64, error) {
+	tried := false
 	for try := 0; ; try++ {
 		if !time.Now().Before(deadline) {
 			return 0, s.fail(errTimeout)
@@ -279,10 +280,14 @@ func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time)
 			return 0, s.fail(err)
 		case errors.Is(err, errTimeout):
 			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
-		case try > 0:
+		case !b.written && try < 10: // bounded by the deadline, too
+			b.reset()
+			continue
+		case tried:
 			s.trip(err)
 		case !maybe:
 			b.reset()
+			tried = true
 			continue
 		}
 		f := s.fail(err)
