@@ -41,8 +41,17 @@ const (
 // from before a server's restart and one from after it side by side.
 type classicConn struct {
 	net.Conn
-	w    *classic
-	once sync.Once
+	w     *classic
+	guard lengthGuard // used by one goroutine at a time, as the connection is
+	once  sync.Once
+}
+
+func (c *classicConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if bad := c.guard.see(b[:n]); bad != nil {
+		return 0, bad
+	}
+	return n, err
 }
 
 func (c *classicConn) Close() error {
@@ -76,7 +85,7 @@ func (oneServer) String() string                      { return "memcached" }
 func (oneServer) PickServer(string) (net.Addr, error) { return oneServer{}, nil }
 func (oneServer) Each(f func(net.Addr) error) error   { return f(oneServer{}) }
 
-func newClassic(s *server) *classic {
+func newClassic(s *server, itemMax int) *classic {
 	w := &classic{s: s, conns: make(map[*classicConn]bool)}
 	w.client = memcache.NewFromSelector(oneServer{})
 	w.client.Timeout, w.client.MaxIdleConns = classicLong, classicIdle
@@ -87,7 +96,7 @@ func newClassic(s *server) *classic {
 		if err != nil {
 			return nil, &dialError{err}
 		}
-		c := &classicConn{Conn: nc, w: w}
+		c := &classicConn{Conn: nc, w: w, guard: lengthGuard{limit: itemMax}}
 		s.newEpoch()
 		w.mu.Lock()
 		defer w.mu.Unlock()

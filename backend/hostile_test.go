@@ -137,7 +137,7 @@ func TestHostileServer(t *testing.T) {
 				m := startMemcached(t)
 				p := startProxy(t, m)
 				o := testOptions(p.addr)
-				o.Timeout, o.RetryInterval, o.ForceClassic = 300*time.Millisecond, 200*time.Millisecond, classic
+				o.Timeout, o.RetryInterval, o.ForceClassic = 500*time.Millisecond, 30*time.Millisecond, classic
 				o.Lifetime = time.Minute
 				c := open(t, o)
 				s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
@@ -156,7 +156,8 @@ func TestHostileServer(t *testing.T) {
 				} {
 					p.hook(nil, nil)
 					p.breakAll()
-					until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
+					var last error
+					until(t, "it works again", func() bool { _, last = c.Read(ctx, sid); return last == nil })
 					p.hook(nil, response)
 					start := time.Now()
 					err := f()

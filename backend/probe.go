@@ -129,7 +129,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 		}
 	}
 	if !meta {
-		in.classic = newClassic(s)
+		in.classic = newClassic(s, in.itemMax)
 		if err := in.classic.try(key+"c", time.Until(deadlineOf(ctx))); err != nil {
 			in.classic.close()
 			return nil, err
