@@ -90,18 +90,30 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	return fuse.OK
 }
 
-// pick chooses the handle that speaks for a node: one of the asking process (own), else the last one opened. The
-// caller holds FS.mu.
+// pick chooses the handle that speaks for a node: one of the asking thread's process (own), else the last one opened.
+// The caller holds FS.mu.
 func (n *node) pick(pid uint32) (h *handle, own bool) {
+	if h, own = n.last(func(x *handle) bool { return x.pid == pid && pid != 0 }); own {
+		return h, true
+	}
+	if len(n.handles) > 0 && pid != 0 {
+		process := threadGroup(pid)
+		if h, own = n.last(func(x *handle) bool { return x.process() == process }); own {
+			return h, true
+		}
+	}
+	h, _ = n.last(func(*handle) bool { return true })
+	return h, false
+}
+
+// last returns the last handle opened of those that match.
+func (n *node) last(match func(*handle) bool) (h *handle, found bool) {
 	for x := range n.handles {
-		switch mine := x.pid == pid && pid != 0; {
-		case mine && (!own || x.fh > h.fh):
-			h, own = x, true
-		case !own && (h == nil || x.fh > h.fh):
+		if match(x) && (h == nil || x.fh > h.fh) {
 			h = x
 		}
 	}
-	return h, own
+	return h, h != nil
 }
 
 // refresh looks at the servers for a file that is open here without the lease.

@@ -36,4 +36,6 @@ const (
 	enotsup = fuse.Status(syscall.EOPNOTSUPP)
 	enolck  = fuse.Status(syscall.ENOLCK)
 	enotdir = fuse.Status(syscall.ENOTDIR)
+
+	enametoolong = fuse.Status(syscall.ENAMETOOLONG)
 )

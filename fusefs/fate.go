@@ -24,20 +24,34 @@ type witness struct {
 	pidfd int // -1: none
 }
 
-// pidfdThread is PIDFD_THREAD of pidfd_open(2), Linux 6.9: the pid of a request is a thread's.
-const pidfdThread = unix.O_EXCL
-
+// watch begins to watch the process of a request. The pid of a request is a thread's.
 func watch(pid uint32) witness {
 	if pid == 0 {
 		return witness{pidfd: -1}
 	}
 	fd, err := unix.PidfdOpen(int(pid), 0)
-	if err != nil {
-		if fd, err = unix.PidfdOpen(int(pid), pidfdThread); err != nil {
+	if err != nil { // not the first thread of its process
+		pid = threadGroup(pid)
+		if fd, err = unix.PidfdOpen(int(pid), 0); err != nil {
 			fd = -1
 		}
 	}
 	return witness{pid: pid, pidfd: fd}
+}
+
+// threadGroup returns the process that a thread belongs to; the thread itself when it is gone.
+func threadGroup(tid uint32) uint32 {
+	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(tid), 10) + "/status")
+	if err != nil {
+		return tid
+	}
+	_, rest, found := bytes.Cut(b, []byte("\nTgid:\t"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	n, err := strconv.ParseUint(string(line), 10, 32)
+	if !found || err != nil || n == 0 {
+		return tid
+	}
+	return uint32(n)
 }
 
 func (w *witness) close() {

@@ -75,10 +75,17 @@ func (f *file) viewLocked(pid uint32) view {
 	return v
 }
 
-// image returns the unstored image of pid. The caller holds mu.
+// image returns the unstored image of a thread's process. The caller holds mu.
 func (f *file) image(pid uint32) *image {
+	if img := f.imageOf(pid); img != nil || len(f.images) == 0 {
+		return img
+	}
+	return f.imageOf(threadGroup(pid))
+}
+
+func (f *file) imageOf(process uint32) *image {
 	for _, img := range f.images {
-		if img.who.pid == pid {
+		if img.who.pid == process {
 			return img
 		}
 	}

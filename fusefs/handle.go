@@ -11,7 +11,8 @@ import (
 type handle struct {
 	fh     uint64
 	node   *node
-	pid    uint32 // of the opener
+	pid    uint32 // of the opening thread
+	group  uint32 // of the opening process; 0: not asked for yet. Guarded by FS.mu.
 	opened int64  // Boottime
 	flags  uint32
 
@@ -19,6 +20,14 @@ type handle struct {
 	claim   sessfs.Claim // guarded by FS.mu; nil once the file was unlinked under it
 	waiting atomic.Int32 // calls of Lock under way
 	failed  atomic.Bool  // its lock could not be got, or was lost: every later call fails (rule 9)
+}
+
+// process returns the process that opened h. The caller holds FS.mu.
+func (h *handle) process() uint32 {
+	if h.group == 0 {
+		h.group = threadGroup(h.pid)
+	}
+	return h.group
 }
 
 var errLockFailed = errors.New("the session's lock could not be got; close the file and open it again")

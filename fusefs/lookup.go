@@ -27,6 +27,9 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 		out.SetAttrTimeout(time.Second)
 		return fuse.OK
 	}
+	if len(name) > 255 { // NAME_MAX; the kernel lets FUSE decide
+		return enametoolong
+	}
 	if !fs.names.inDir(levels, name) {
 		return fuse.ENOENT
 	}

@@ -32,7 +32,7 @@ func lsCommand() *cobra.Command {
 			}
 			return c.List(cmd.Context(), func(e admin.Entry) error {
 				// Ids are chosen by whoever sends the cookie: control bytes must not reach the terminal.
-				_, err := fmt.Fprintf(out, "%04o %5d %5d %8d  %s  %s\n", e.Mode, e.UID, e.GID, e.Size, e.Mtime.Format(time.DateTime), printable(e.ID))
+				_, err := fmt.Fprintf(out, "%04o %5d %5d %8d  %s  %s\n", e.Mode, e.UID, e.GID, e.Size, e.Mtime.Format(time.DateTime), printable(e.Name()))
 				return err
 			})
 		},
@@ -85,7 +85,7 @@ func showCommand() *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-			fmt.Fprintf(w, "session\t%s (%s in the logs)\n", printable(s.ID), s.Hash)
+			fmt.Fprintf(w, "session\t%s (%s in the logs)\n", printable(s.Name()), s.Hash)
 			fmt.Fprintf(w, "version\t%d\n", s.Counter)
 			fmt.Fprintf(w, "size\t%d bytes\n", s.Size)
 			fmt.Fprintf(w, "owner\t%d:%d, mode %04o\n", s.UID, s.GID, s.Mode)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"sessfs"
 )
@@ -29,6 +30,7 @@ type Daemon struct {
 // Entry is one session of `sessfs ls`, and the head of `sessfs show`.
 type Entry struct {
 	ID      string     `json:"id"`
+	IDBytes []byte     `json:"id_bytes,omitempty"` // the id where it is not UTF-8, which JSON cannot carry
 	Size    int64      `json:"size"`
 	UID     uint32     `json:"uid"`
 	GID     uint32     `json:"gid"`
@@ -37,6 +39,14 @@ type Entry struct {
 	Ctime   time.Time  `json:"ctime"`
 	Expires *time.Time `json:"expires,omitempty"`
 	Server  string     `json:"server,omitempty"`
+}
+
+// Name is the id, byte for byte.
+func (e Entry) Name() string {
+	if e.IDBytes != nil {
+		return string(e.IDBytes)
+	}
+	return e.ID
 }
 
 // Session is `sessfs show`.
@@ -158,6 +168,9 @@ func (d Daemon) list(w http.ResponseWriter, r *http.Request) {
 func entry(e sessfs.Entry) Entry {
 	out := Entry{ID: string(e.ID), Size: e.Size, UID: e.Attr.UID, GID: e.Attr.GID, Mode: e.Attr.Mode,
 		Mtime: time.Unix(0, e.Attr.Mtime), Ctime: time.Unix(0, e.Attr.Ctime), Server: e.Server}
+	if !utf8.ValidString(out.ID) {
+		out.IDBytes = []byte(out.ID)
+	}
 	if !e.Expires.IsZero() {
 		out.Expires = &e.Expires
 	}

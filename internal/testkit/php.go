@@ -116,7 +116,8 @@ http {
   }
 }
 `, dir, port, root, sock)
-	w := &Web{URL: "http://127.0.0.1:" + strconv.Itoa(port), fpm: Start(t, FPMBinary(t), "-n", "-y", fpm, "-F", "-R")}
+	w := &Web{URL: "http://127.0.0.1:" + strconv.Itoa(port), fpm: start(t, exec.Command(FPMBinary(t), "-n", "-y", fpm, "-F", "-R"))}
+	t.Cleanup(func() { w.fpm.Stop() }) // its children end with it only when it is asked to end
 	Start(t, "nginx", "-c", nginx)
 	Until(t, 20*time.Second, "php-fpm and nginx answer", func() bool {
 		res, err := http.Get(w.URL + "/nothing-here.php")

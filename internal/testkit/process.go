@@ -66,6 +66,7 @@ func start(t testing.TB, cmd *exec.Cmd) *Process {
 		cmd.Stdout = &p.out
 	}
 	cmd.Stderr = &p.out
+	cmd.WaitDelay = 5 * time.Second // a child of its own may still hold the pipe
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

@@ -18,7 +18,7 @@ import (
 func TestCleaners(t *testing.T) {
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t, "-m", "256")}, More: "session: {lifetime: 10d}\n"})
 	const sessions, expired = 10000, 4000
-	fill := func(name string) {
+	fillWithPHP := func(name string) {
 		testkit.PHP(t, h, `for ($i = 0; $i < (int)$argv[2]; $i++) {
 			$f = sprintf('%s/sess_%s%05d', $argv[1], $argv[4], $i); file_put_contents($f, 'v|s:1:"x";');
 			if ($i < (int)$argv[3]) touch($f, time() - 7200); }`, h.Dir, fmt.Sprint(sessions), fmt.Sprint(expired), name)
@@ -34,7 +34,7 @@ func TestCleaners(t *testing.T) {
 		}
 		return old, fresh
 	}
-	fill("gc")
+	fillWithPHP("gc")
 	if old, fresh := left(); old != expired || fresh != sessions-expired {
 		t.Fatalf("filled with %d and %d sessions", old, fresh)
 	}
@@ -50,13 +50,13 @@ func TestCleaners(t *testing.T) {
 	}
 	testkit.MustRun(t, "find", h.Dir, "-mindepth", "1", "-name", "sess_*", "-delete")
 
-	// The line of Debian's sessionclean. It looks at ctime, which nothing can set back: with a lifetime of 0 minutes
-	// those expire that are a minute old, and the fresh ones are touched after that minute.
-	fill("find")
+	// The line of Debian's sessionclean. It looks at ctime, which nothing can set back: with a lifetime of one
+	// minute, the fresh ones are touched after that minute.
+	fillWithPHP("find")
 	time.Sleep(61 * time.Second)
 	testkit.PHP(t, h, `for ($i = (int)$argv[2]; $i < (int)$argv[3]; $i++) touch(sprintf('%s/sess_find%05d', $argv[1], $i));`, h.Dir, fmt.Sprint(expired), fmt.Sprint(sessions))
 	begun = time.Now()
-	testkit.MustRun(t, "find", "-O3", h.Dir+"/", "-ignore_readdir_race", "-depth", "-mindepth", "1", "-name", "sess_*", "-type", "f", "-cmin", "+0", "-delete")
+	testkit.MustRun(t, "find", "-O3", h.Dir+"/", "-ignore_readdir_race", "-depth", "-mindepth", "1", "-name", "sess_*", "-type", "f", "-cmin", "+1", "-delete")
 	took = time.Since(begun)
 	if old, fresh := left(); old != 0 || fresh != sessions-expired {
 		t.Errorf("after the cleaner are left %d expired and %d fresh", old, fresh)
@@ -89,7 +89,7 @@ func TestListingOfMany(t *testing.T) {
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: "session: {lifetime: 1d}\n"})
 	const sessions = 300000
 	want(t, testkit.PHP(t, h, write, "template", "x"), "ok")
-	copies(t, m, sessions)
+	fill(t, m, sessions)
 	before := resident(t, h)
 	out := testkit.MustRun(t, "sh", "-c", "ls -U "+h.Dir+" | wc -l")
 	if n, _ := strconv.Atoi(strings.TrimSpace(out)); n != sessions+1 {

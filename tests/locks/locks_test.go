@@ -208,8 +208,8 @@ func TestDaemonKilled(t *testing.T) {
 
 // A lock is held for longer than its lease: it is renewed.
 func TestLongRequestKeepsItsLock(t *testing.T) {
-	a, b := pair(t, "lock: {lease: 2s}\n")
-	h := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(5); $_SESSION['n'] = 1; session_write_close(); echo 'stored';`, "long")
+	a, b := pair(t, "lock: {lease: 3s}\n")
+	h := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(7); $_SESSION['n'] = 1; session_write_close(); echo 'stored';`, "long")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(h.Output(), "held") })
 	w := testkit.StartPHP(t, b, nil, start+`echo $_SESSION['n'] ?? 'too early';`, "long")
 	w.Wait(t, 30*time.Second)

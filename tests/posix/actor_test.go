@@ -2,6 +2,7 @@ package posix
 
 import (
 	"bufio"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -25,21 +26,34 @@ import (
 // call is one system call.
 type call struct {
 	Op    string
-	Path  string `json:",omitempty"`
+	Path  raw    `json:",omitempty"`
 	Slot  int    `json:",omitempty"` // a number for an open file
 	Flags int    `json:",omitempty"`
 	Mode  uint32 `json:",omitempty"`
 	Off   int64  `json:",omitempty"`
 	Size  int64  `json:",omitempty"`
-	Data  string `json:",omitempty"`
+	Data  raw    `json:",omitempty"`
 	Times []int64
+}
+
+// raw is a string of any bytes; JSON's own strings are UTF-8.
+type raw string
+
+// MarshalText makes hexadecimal digits of it.
+func (r raw) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, []byte(r)), nil }
+
+// UnmarshalText is the reverse.
+func (r *raw) UnmarshalText(b []byte) error {
+	s, err := hex.DecodeString(string(b))
+	*r = raw(s)
+	return err
 }
 
 // result is what it brought.
 type result struct {
 	Errno string `json:",omitempty"`
 	N     int    `json:",omitempty"`
-	Data  string `json:",omitempty"`
+	Data  raw    `json:",omitempty"`
 	Stat  *stat  `json:",omitempty"`
 }
 
@@ -52,8 +66,11 @@ type stat struct {
 }
 
 func (r result) String() string {
-	b, _ := json.Marshal(r)
-	return string(b)
+	s := fmt.Sprintf("{%s N:%d Data:%q", r.Errno, r.N, string(r.Data))
+	if r.Stat != nil {
+		s += fmt.Sprintf(" %+v", *r.Stat)
+	}
+	return s + "}"
 }
 
 const actorEnv = "SESSFS_TEST_ACTOR"
@@ -83,6 +100,7 @@ func act() {
 }
 
 func (c call) do(slots map[int]int) result {
+	path, data := string(c.Path), string(c.Data)
 	fd, open := slots[c.Slot]
 	if !open {
 		fd = -1
@@ -95,7 +113,7 @@ func (c call) do(slots map[int]int) result {
 			unix.Close(fd)
 			delete(slots, c.Slot)
 		}
-		if fd, err = unix.Open(c.Path, c.Flags|unix.O_CLOEXEC, c.Mode); err == nil {
+		if fd, err = unix.Open(path, c.Flags|unix.O_CLOEXEC, c.Mode); err == nil {
 			slots[c.Slot] = fd
 		}
 	case "close":
@@ -104,14 +122,14 @@ func (c call) do(slots map[int]int) result {
 	case "pread":
 		b := make([]byte, c.Size)
 		if r.N, err = unix.Pread(fd, b, c.Off); err == nil {
-			r.Data = string(b[:r.N])
+			r.Data = raw(b[:r.N])
 		}
 	case "pwrite":
-		r.N, err = unix.Pwrite(fd, []byte(c.Data), c.Off)
+		r.N, err = unix.Pwrite(fd, []byte(data), c.Off)
 	case "ftruncate":
 		err = unix.Ftruncate(fd, c.Size)
 	case "truncate":
-		err = unix.Truncate(c.Path, c.Size)
+		err = unix.Truncate(path, c.Size)
 	case "fsync":
 		err = unix.Fsync(fd)
 	case "flock":
@@ -123,52 +141,52 @@ func (c call) do(slots map[int]int) result {
 		}
 	case "stat":
 		var st unix.Stat_t
-		if err = unix.Lstat(c.Path, &st); err == nil {
+		if err = unix.Lstat(path, &st); err == nil {
 			r.Stat = statOf(&st)
 		}
 	case "access":
-		err = unix.Access(c.Path, c.Mode)
+		err = unix.Access(path, c.Mode)
 	case "unlink":
-		err = unix.Unlink(c.Path)
+		err = unix.Unlink(path)
 	case "chmod":
-		err = unix.Chmod(c.Path, c.Mode)
+		err = unix.Chmod(path, c.Mode)
 	case "fchmod":
 		err = unix.Fchmod(fd, c.Mode)
 	case "chown":
-		err = unix.Lchown(c.Path, int(c.Off), int(c.Size))
+		err = unix.Lchown(path, int(c.Off), int(c.Size))
 	case "utimens":
 		var ts []unix.Timespec
 		if c.Times != nil {
 			ts = []unix.Timespec{{Sec: c.Times[0]}, {Sec: c.Times[1]}}
-			err = unix.UtimesNanoAt(unix.AT_FDCWD, c.Path, ts, 0)
+			err = unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, 0)
 		} else {
-			err = touchNow(c.Path)
+			err = touchNow(path)
 		}
 	case "readdir":
 		var list []os.DirEntry
-		if list, err = os.ReadDir(c.Path); err == nil {
+		if list, err = os.ReadDir(path); err == nil {
 			var names []string
 			for _, e := range list {
 				names = append(names, e.Name()+" "+e.Type().String())
 			}
 			sort.Strings(names)
-			r.Data = strings.Join(names, "\n")
+			r.Data = raw(strings.Join(names, "\n"))
 		}
 	case "mkdir":
-		err = unix.Mkdir(c.Path, c.Mode)
+		err = unix.Mkdir(path, c.Mode)
 	case "symlink":
-		err = unix.Symlink(c.Data, c.Path)
+		err = unix.Symlink(data, path)
 	case "link":
-		err = unix.Link(c.Path, c.Data)
+		err = unix.Link(path, data)
 	case "rename":
-		err = unix.Rename(c.Path, c.Data)
+		err = unix.Rename(path, data)
 	case "mknod":
-		err = unix.Mknod(c.Path, unix.S_IFIFO|0o600, 0)
+		err = unix.Mknod(path, unix.S_IFIFO|0o600, 0)
 	case "setxattr":
-		err = unix.Setxattr(c.Path, "user.test", []byte("x"), 0)
+		err = unix.Setxattr(path, "user.test", []byte("x"), 0)
 	case "statfs":
 		var st unix.Statfs_t
-		if err = unix.Statfs(c.Path, &st); err == nil {
+		if err = unix.Statfs(path, &st); err == nil {
 			r.N = int(st.Bavail * uint64(st.Bsize) >> 20)
 		}
 	default:
