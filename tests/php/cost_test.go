@@ -1,0 +1,79 @@
+package php
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"sessfs/internal/testkit"
+)
+
+// figures is the part of `sessfs status --json` that counts.
+type figures struct {
+	Files struct {
+		Operations map[string]int
+		Lookups    int `json:"lookups_waited"`
+	}
+	RoundTrips int `json:"round_trips_waited"`
+}
+
+func count(t *testing.T, h *testkit.Host) (f figures) {
+	t.Helper()
+	out, code := h.Sessfs("status", "--json")
+	if code != 0 {
+		t.Fatalf("status: exit %d: %s", code, out)
+	}
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+const cycles = 200
+
+// requests are ordinary ones: start, change, close, by one process.
+const requests = `for ($i = 0; $i < (int)$argv[2]; $i++) {
+	session_id($argv[1] . ($i % 10)); session_start() or exit("no session");
+	$_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close() or exit("not written"); } echo 'ok';`
+
+// The cost of a warm request: the kernel asks seven times, and two round trips are waited for.
+func TestCostOfAWarmRequest(t *testing.T) {
+	a, b, _ := pair(t, "")
+	for _, h := range []*testkit.Host{a, b} { // the sessions exist, and both kernels know their names
+		want(t, testkit.PHP(t, h, requests, "cost", "10"), "ok")
+	}
+	before := count(t, a)
+	want(t, testkit.PHP(t, a, requests, "cost", fmt.Sprint(cycles)), "ok")
+	after := count(t, a)
+	allowed := map[string]bool{"OPEN": true, "GETATTR": true, "SETLKW": true, "READ": true, "SETATTR": true, "WRITE": true, "RELEASE": true}
+	for op, n := range after.Files.Operations {
+		n -= before.Files.Operations[op]
+		t.Logf("%-10s %.2f per request", op, float64(n)/cycles)
+		if n > cycles && allowed[op] || n > 0 && !allowed[op] && op != "FORGET" && op != "BATCH_FORGET" && op != "INTERRUPT" {
+			t.Errorf("%d %s in %d requests", n, op, cycles)
+		}
+	}
+	trips := after.RoundTrips - before.RoundTrips
+	t.Logf("%.2f round trips waited for per request", float64(trips)/cycles)
+	if trips > 2*cycles {
+		t.Errorf("%d round trips were waited for in %d requests", trips, cycles)
+	}
+	if n := after.Files.Lookups - before.Files.Lookups; n != 0 {
+		t.Errorf("%d LOOKUPs waited for the network", n)
+	}
+}
+
+// New sessions wait for the network in OPEN and WRITE alone, never in LOOKUP or CREATE, which the kernel sends under
+// the directory's lock.
+func TestCostOfANewSession(t *testing.T) {
+	a, _, _ := pair(t, "")
+	before := count(t, a)
+	want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("new$i"); session_start(); $_SESSION['v'] = $i; session_write_close(); } echo 'ok';`), "ok")
+	after := count(t, a)
+	if n := after.Files.Lookups - before.Files.Lookups; n != 0 {
+		t.Errorf("%d LOOKUPs waited for the network", n)
+	}
+	if trips := after.RoundTrips - before.RoundTrips; trips > 2*100 {
+		t.Errorf("%d round trips were waited for in 100 new sessions", trips)
+	}
+}
