@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,12 +15,17 @@ import (
 )
 
 // A listing reads a server's metadump, keys only, and fetches the records of a batch of keys at a time for their
-// attributes. The dump holds a lock of the server's crawler while it is read, so it is drained ahead of the fetching,
-// as far as a bounded queue lets it.
+// attributes. The dump is drained ahead of the fetching, as far as a bounded queue lets it.
+//
+// The dump walks the LRU lists, and misses items that the server moves among them meanwhile: some of a thousand just
+// after they were stored (1.6.18). So it is read again until it shows nothing new. The other way to dump, by the hash
+// table, misses nothing but keeps its locks while the reader is slow, and with them the server.
 const (
 	listKeys    = 200     // keys that are fetched together
 	listBytes   = 4 << 20 // bytes of records that are fetched together, but for a single one that is larger
 	listBatches = 256     // that wait to be fetched
+	listSeen    = 1 << 20 // keys that are remembered, to tell what a further dump shows newly
+	listDumps   = 4
 	listBusy    = 100 * time.Millisecond
 )
 
@@ -59,7 +65,14 @@ func (s *server) list(ctx context.Context, fn func(sessfs.Entry) error) error {
 	var dumpErr error
 	go func() {
 		defer close(batches)
-		dumpErr = s.dump(ctx, batches)
+		d := dumper{s: s, seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
+		for range listDumps {
+			before := len(d.seen)
+			dumpErr = d.dump(ctx, batches)
+			if dumpErr != nil || len(d.seen) == before || len(d.seen) >= listSeen {
+				return
+			}
+		}
 	}()
 	var err error
 	for b := range batches {
@@ -110,11 +123,31 @@ func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
 	return nil
 }
 
-// dump sends the record keys of a server in batches.
-func (s *server) dump(ctx context.Context, batches chan<- []listed) error {
-	start := time.Now()
+// dumper sends the record keys of a server in batches.
+type dumper struct {
+	s    *server
+	seed maphash.Seed
+	seen map[uint64]struct{} // hashes of keys; a key that is taken for another's shows in the next listing
+}
+
+// isNew notes a key.
+func (d *dumper) isNew(key string) bool {
+	if len(d.seen) >= listSeen {
+		return true
+	}
+	h := maphash.String(d.seed, key)
+	if _, ok := d.seen[h]; ok {
+		return false
+	}
+	d.seen[h] = struct{}{}
+	return true
+}
+
+// dump makes one dump, and waits for its turn while somebody else makes one.
+func (d *dumper) dump(ctx context.Context, batches chan<- []listed) error {
+	s, start := d.s, time.Now()
 	for {
-		busy, err := s.dumpOnce(ctx, batches)
+		busy, err := d.dumpOnce(ctx, batches)
 		if err != nil || !busy {
 			return err
 		}
@@ -129,7 +162,8 @@ func (s *server) dump(ctx context.Context, batches chan<- []listed) error {
 	}
 }
 
-func (s *server) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bool, err error) {
+func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bool, err error) {
+	s := d.s
 	deadline := s.cl.deadline()
 	if _, err := s.ready(deadline); err != nil {
 		return false, err
@@ -187,7 +221,7 @@ func (s *server) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 			return false, s.fail(fmt.Errorf("%w: %.40q in a metadump", errSurprise, l))
 		}
 		e, ok := parseDump(l)
-		if !ok || !isRecordKey(s.cl.prefix, e.key) {
+		if !ok || !isRecordKey(s.cl.prefix, e.key) || !d.isNew(e.key) {
 			continue
 		}
 		if len(batch) == listKeys || (len(batch) > 0 && bytes+e.size > listBytes) {
