@@ -337,3 +337,20 @@ func TestCloseWithRequestsUnderWay(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+func TestCloseGivesLocksBack(t *testing.T) {
+	both(t, func(t *testing.T, o Options, m *memcached) {
+		c, other := open(t, o), open(t, o)
+		for i := range 50 {
+			l, _ := mustLock(t, c, sessfs.ID(fmt.Sprint(i)))
+			defer c.Unlock(l) // a second time, after Close
+			c.Unlock(l)
+		}
+		c.Close()
+		for i := range 50 {
+			if h, err := other.Locked(ctx, sessfs.ID(fmt.Sprint(i))); h != nil || err != nil {
+				t.Fatalf("%d: %+v %v", i, h, err)
+			}
+		}
+	})
+}

@@ -15,6 +15,7 @@ type task struct {
 	at    time.Time // zero: at once
 	until time.Time // while the server does not answer it is tried again until then; zero: it is not
 	do    func(w wire, deadline time.Time) error
+	done  chan struct{} // instead of do: closed when all that was queued before was tried
 }
 
 // later queues work that nobody waits for. Where too much is queued it is left out: all items end by themselves.
@@ -66,7 +67,9 @@ func (s *server) keepHouse() {
 				retry.Reset(s.cl.retry())
 			}
 		case t := <-s.tasks:
-			if !t.at.IsZero() || !s.run(&t) {
+			if t.done != nil {
+				close(t.done)
+			} else if !t.at.IsZero() || !s.run(&t) {
 				wait(t)
 			}
 		case <-due.C:

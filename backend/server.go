@@ -338,8 +338,19 @@ func (s *server) markUp(in *info) {
 	}
 }
 
-// close ends the connections after what is queued on them went out, for which it waits a moment.
+// close ends the connections after what is queued, unlocks above all, went out, which it waits for until the deadline.
 func (s *server) close(deadline time.Time) {
+	queued := task{done: make(chan struct{})}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case s.tasks <- queued:
+		select {
+		case <-queued.done:
+		case <-timer.C:
+		}
+	case <-timer.C:
+	}
 	s.mu.Lock()
 	s.closed = true
 	conns := append([]*conn(nil), s.conns...)

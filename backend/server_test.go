@@ -217,7 +217,7 @@ func TestAnItemThatMovedIsNoConflict(t *testing.T) {
 	both(t, func(t *testing.T, o Options, m *memcached) {
 		c := open(t, o)
 		l, s := mustLock(t, c, sid)
-		s = mustCommit(t, c, sid, s, "one", l)
+		mustCommit(t, c, sid, s, "one", l)
 		s = mustRead(t, c, sid)
 		p := c.place(sid)
 		move := func(key string) {
