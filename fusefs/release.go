@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -105,6 +106,7 @@ func (fs *FS) storeLeft(h *handle, f *file, claim sessfs.Claim, img *image) erro
 	f.storing.Lock()
 	defer f.storing.Unlock()
 	end := time.Now().Add(fs.settings.Load().Lease)
+	unsure := false // an attempt that got no answer may have been done later
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		if err := h.err(claim); err != nil {
 			return err
@@ -114,15 +116,31 @@ func (fs *FS) storeLeft(h *handle, f *file, claim sessfs.Claim, img *image) erro
 		f.mu.Unlock()
 		v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 		err := fs.tryCommit(f, claim, v.base, v.attr, img.data)
-		if err == nil || !unavailable(err) || time.Now().After(end) {
+		if err == nil || unsure && conflict(err) && fs.isStored(f, img) {
+			return nil
+		}
+		if !unavailable(err) || time.Now().After(end) {
 			return err
 		}
+		unsure = true
 		select {
 		case <-time.After(pause):
 		case <-fs.stop:
 			return err
 		}
 	}
+}
+
+// isStored looks whether the servers have img: its time, in nanoseconds, is its own.
+func (fs *FS) isStored(f *file, img *image) bool {
+	s, err := fs.store.Read(background, f.id)
+	if err != nil || !s.Exists() || s.Attr.Mtime != img.mtime || !bytes.Equal(s.Data, img.data) {
+		return false
+	}
+	f.mu.Lock()
+	f.set(s)
+	f.mu.Unlock()
+	return true
 }
 
 // lost notes a change that PHP was told nothing of: in the log, in status, and at the next OPEN of the session.

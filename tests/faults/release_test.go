@@ -36,7 +36,10 @@ func TestLostAtClose(t *testing.T) {
 	if out := testkit.PHP(t, h, read, "empty"); !strings.Contains(out, "Input/output error") {
 		t.Errorf("the next start was told nothing: %s", out)
 	}
-	want(t, testkit.PHP(t, h, read, "empty"), "x")
+	// The server that was away may do what it was sent: the session is the old one or the emptied one.
+	if out := strings.TrimSpace(testkit.PHP(t, h, read, "empty")); out != "x" && out != "-" {
+		t.Errorf("the session is now %s", out)
+	}
 }
 
 // The same with a server that is away for a moment: the store is retried.
