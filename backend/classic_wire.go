@@ -1,0 +1,150 @@
+package backend
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+)
+
+func expiration(exptime int64) int32 { return int32(min(exptime, math.MaxInt32)) }
+
+func fromItem(i *memcache.Item) item {
+	return item{found: true, value: i.Value, cas: i.CasID, flags: i.Flags}
+}
+
+func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64, error) {
+	type answer struct {
+		found map[string]*memcache.Item
+		epoch uint64
+	}
+	got, err := classicDo(w, deadline, true, func() (answer, error) {
+		epoch := w.s.currentEpoch()
+		found, err := w.client.GetMulti(keys)
+		return answer{found, epoch}, err
+	})
+	if err != nil {
+		return nil, 0, w.explain(err)
+	}
+	items := make([]item, len(keys))
+	for i, k := range keys {
+		if f := got.found[k]; f != nil {
+			items[i] = fromItem(f)
+		}
+	}
+	return items, got.epoch, nil
+}
+
+func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
+	err = w.do(deadline, true, func() error {
+		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})
+	})
+	if err != nil && !errors.Is(err, memcache.ErrNotStored) {
+		return item{}, item{}, 0, w.explain(err)
+	}
+	items, epoch, err := w.get(p.conn, []string{p.lock, p.data}, deadline)
+	if err != nil {
+		return item{}, item{}, 0, err
+	}
+	return items[0], items[1], epoch, nil
+}
+
+func (w *classic) store(p place, st storing, deadline time.Time) (stored, error) {
+	value := make([]byte, 0, len(st.head)+len(st.body))
+	it := &memcache.Item{Key: p.data, Value: append(append(value, st.head...), st.body...), Flags: st.mark, Expiration: expiration(st.exptime), CasID: st.cas}
+	err := w.do(deadline, false, func() error {
+		switch {
+		case st.add:
+			return w.client.Add(it)
+		case st.epoch != w.s.currentEpoch():
+			return memcache.ErrCASConflict
+		}
+		return w.client.CompareAndSwap(it)
+	})
+	out, err := w.outcome(err)
+	if err != nil || !st.lock {
+		return out, err
+	}
+	items, _, err := w.get(p.conn, []string{p.lock}, deadline)
+	if err != nil {
+		return stored{}, &serverError{label: w.s.label, reason: err, maybe: true}
+	}
+	out.lock = items[0]
+	return out, nil
+}
+
+func (w *classic) outcome(err error) (stored, error) {
+	var r *refusedError
+	switch {
+	case err == nil:
+		return stored{code: codeStored}, nil
+	case errors.Is(err, memcache.ErrNotStored):
+		return stored{code: codeNotStored}, nil
+	case errors.Is(err, memcache.ErrCASConflict):
+		return stored{code: codeExists}, nil
+	case errors.Is(err, memcache.ErrCacheMiss):
+		return stored{code: codeNotFound}, nil
+	case errors.As(err, &r):
+		return stored{code: codeRefused, words: r.words}, nil
+	}
+	return stored{}, err
+}
+
+func (w *classic) set(_ int, items []keyValue, exptime int64, deadline time.Time) (stored, error) {
+	for _, kv := range items {
+		err := w.do(deadline, true, func() error {
+			return w.client.Set(&memcache.Item{Key: kv.key, Value: kv.value, Expiration: expiration(exptime)})
+		})
+		if out, err := w.outcome(err); err != nil || out.code != codeStored {
+			return out, err
+		}
+	}
+	return stored{code: codeStored}, nil
+}
+
+func (w *classic) renew(p place, own func(item) bool, exptime int64, deadline time.Time) (item, error) {
+	for {
+		items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
+		if err != nil || !own(items[0]) {
+			return item{}, err
+		}
+		out, err := w.swap(p.lock, items[0], epoch, exptime, deadline)
+		if err != nil || out {
+			return items[0], err
+		}
+	}
+}
+
+// swap stores an item's value again, for another time.
+func (w *classic) swap(key string, it item, epoch uint64, exptime int64, deadline time.Time) (bool, error) {
+	err := w.do(deadline, false, func() error {
+		if epoch != w.s.currentEpoch() {
+			return memcache.ErrCASConflict
+		}
+		return w.client.CompareAndSwap(&memcache.Item{Key: key, Value: it.value, CasID: it.cas, Expiration: expiration(exptime)})
+	})
+	out, err := w.outcome(err)
+	if err == nil && out.code == codeRefused {
+		return false, w.s.refused(out.words)
+	}
+	return out.code == codeStored, err
+}
+
+func (w *classic) remove(_ int, key string, cas, epoch uint64, deadline time.Time) (bool, error) {
+	return w.swap(key, item{cas: cas}, epoch, atOnce, deadline)
+}
+
+func (w *classic) release(p place, token string, _ ref) { w.s.releaseByToken(p, token) }
+
+func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
+	for _, k := range keys {
+		err := w.do(deadline, true, func() error { return w.client.Delete(k) })
+		if err != nil && !errors.Is(err, memcache.ErrCacheMiss) {
+			return w.explain(err)
+		}
+	}
+	return nil
+}
+
+// try finds out whether the commands do what they say, above all cas.
