@@ -121,12 +121,12 @@ func TestHostileServer(t *testing.T) {
 		"no line end":     answer(strings.Repeat("x", 100_000)),
 		"an HTTP server":  answer("HTTP/1.1 400 Bad Request\r\n\r\n"),
 		// Two bytes: of several answers that come together not even the first is whole.
-		"cut":             func(b []byte) ([]byte, bool) { return b[:min(2, len(b))], false },
-		"closed":          func(b []byte) ([]byte, bool) { return nil, false },
-		"silence":         func(b []byte) ([]byte, bool) { return nil, true },
-		"half and wait":   func(b []byte) ([]byte, bool) { return b[:min(2, len(b))], true },
-		"other answers":   func(b []byte) ([]byte, bool) { return opaque.ReplaceAll(b, []byte("O1")), true },
-		"one too many":    func(b []byte) ([]byte, bool) { return append([]byte("EN O1\r\n"), b...), true },
+		"cut":           func(b []byte) ([]byte, bool) { return b[:min(2, len(b))], false },
+		"closed":        func(b []byte) ([]byte, bool) { return nil, false },
+		"silence":       func(b []byte) ([]byte, bool) { return nil, true },
+		"half and wait": func(b []byte) ([]byte, bool) { return b[:min(2, len(b))], true },
+		"other answers": func(b []byte) ([]byte, bool) { return opaque.ReplaceAll(b, []byte("O1")), true },
+		"one too many":  func(b []byte) ([]byte, bool) { return append([]byte("EN O1\r\n"), b...), true },
 	} {
 		for _, classic := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/classic=%v", name, classic), func(t *testing.T) {
