@@ -26,7 +26,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		fs.mu.Unlock()
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	if n.retired {
 		defer fs.mu.Unlock()
@@ -51,6 +51,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return toErrno(err)
 	}
 	fs.mu.Lock()
+	n = fs.nodes.again(n)
 	h, ended, st := fs.bind(n, claim, s, seen, in)
 	notify := st == fuse.OK && n.stale(s.Version)
 	fs.mu.Unlock()

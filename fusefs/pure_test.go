@@ -52,31 +52,6 @@ func TestNodeIDsAreKeyed(t *testing.T) {
 	}
 }
 
-func TestNodeTableIsBounded(t *testing.T) {
-	s := newNames(nil, 0, []byte("k"))
-	var nodes nodeTable
-	nodes.init(&s)
-	pinned, h := nodes.of("pinned"), &handle{}
-	nodes.opened(pinned, h)
-	for i := range maxNodes + 1000 {
-		nodes.of(sessfs.ID(fmt.Sprint(i)))
-	}
-	if len(nodes.byIno) > maxNodes+1 || len(nodes.current) > maxNodes+1 {
-		t.Errorf("%d nodes are kept", len(nodes.byIno))
-	}
-	if nodes.get(pinned.ino) != pinned {
-		t.Error("an open node was dropped")
-	}
-	pinned.retired = true
-	if next := nodes.of("pinned"); next == pinned || next.ino == pinned.ino {
-		t.Error("a retired node was handed out")
-	}
-	nodes.closed(pinned, h)
-	if nodes.get(pinned.ino) != nil {
-		t.Error("a retired node stays after its close")
-	}
-}
-
 // Rule 6: marks belong to a name and a process, end with its CREATE or after a second, and are bounded.
 func TestMarks(t *testing.T) {
 	var m marks
