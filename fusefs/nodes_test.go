@@ -239,7 +239,7 @@ func TestUnknownNodes(t *testing.T) {
 	var u unknownNodes
 	now := sessfs.Boottime()
 	u.add(7)
-	if !u.has(7, now) || u.has(8, now) || u.has(7+uint64(len(u)), now) || u.has(7, now+2e9) {
+	if !u.has(7, now) || u.has(8, now) || u.has(7+uint64(len(u)), now) || u.has(7, now+int64(markPatience)+1e9) {
 		t.Error("the truth is told of the wrong names")
 	}
 }

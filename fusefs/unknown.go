@@ -1,8 +1,6 @@
 package fusefs
 
 import (
-	"time"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sessfs"
@@ -10,8 +8,8 @@ import (
 
 // unknownNodes are node ids that fell out of the table and that the kernel has just asked for. They are answered with
 // ESTALE, whereupon the kernel looks their name up again; that LOOKUP must tell the truth, because a second ESTALE would
-// reach the process. Other names go on without the network. An id that another takes the place of, within a second, is
-// looked up like any name: of a session that is gone its process may hear ESTALE then.
+// reach the process. Other names go on without the network. An id whose place another takes before that LOOKUP is looked
+// up like any name: of a session that is gone its process hears ESTALE then.
 type unknownNodes [1024]struct {
 	ino   uint64
 	until int64 // Boottime
@@ -19,7 +17,7 @@ type unknownNodes [1024]struct {
 
 func (u *unknownNodes) add(ino uint64) {
 	e := &u[ino%uint64(len(u))]
-	e.ino, e.until = ino, sessfs.Boottime()+int64(time.Second)
+	e.ino, e.until = ino, sessfs.Boottime()+int64(markPatience)
 }
 
 func (u *unknownNodes) has(ino uint64, now int64) bool {
