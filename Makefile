@@ -1,5 +1,6 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
+# sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
 GO          ?= go
 PREFIX      ?= /usr
 DESTDIR     ?=
@@ -10,7 +11,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
 TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
 
-.PHONY: build demo test check deps install clean
+.PHONY: build demo test scale check deps install clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
@@ -39,6 +40,10 @@ $(STATICCHECK):
 
 test: deps check
 	$(GO) test -race -count=1 -timeout 14m ./...
+
+# The tests of tests/scale in full size; make test runs them small.
+scale: deps
+	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m ./tests/scale
 
 install: build
 	install -D -m 0755 bin/sessfs $(DESTDIR)$(PREFIX)/sbin/sessfs

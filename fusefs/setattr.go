@@ -19,7 +19,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	n := fs.nodes.get(in.NodeId)
 	fs.mu.Unlock()
 	if n == nil {
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	var st fuse.Status
 	if fh, ok := in.GetFh(); ok && in.Valid&fuse.FATTR_SIZE != 0 {
@@ -37,6 +37,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 
 func (fs *FS) answerSetAttr(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	fs.mu.Lock()
+	n = fs.nodes.again(n)
 	n.reusable = 0 // the answer's attributes replace what the kernel had, and are not valid for any time
 	var f *file
 	if h, _ := n.pick(in.Pid); h != nil {
@@ -126,6 +127,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 		return fuse.EACCES
 	}
 	fs.mu.Lock()
+	n = fs.nodes.again(n)
 	h, _ := n.pick(in.Pid)
 	if best := n.holder(); best != nil {
 		h = best
@@ -168,7 +170,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 
 // holder returns the handle that has the session's lock or lease here. The caller holds FS.mu.
 func (n *node) holder() *handle {
-	for h := range n.handles {
+	for _, h := range n.handles {
 		if h.claim != nil && h.claim.Held() {
 			return h
 		}

@@ -182,6 +182,9 @@ func serve(ctx context.Context, r mountRequest) error {
 			return err
 		}
 	}
+	trimming, end := context.WithCancel(ctx)
+	defer end()
+	go trimMemory(trimming)
 	sdnotify.Ready("serving " + d.mountpoint)
 	err = d.run(ctx, reload)
 	sdnotify.Stopping()

@@ -94,6 +94,10 @@ var built struct {
 	err       error
 }
 
+// NoRace makes Binary build sessfs as it is installed: for tests of memory and threads, which are others with the race
+// detector. It is set before the tests run.
+var NoRace bool
+
 // Binary builds sessfs with the race detector, once for the test process.
 func Binary(t testing.TB) string {
 	t.Helper()
@@ -103,7 +107,7 @@ func Binary(t testing.TB) string {
 		}
 		os.Chmod(built.dir, 0o755)
 		built.path = filepath.Join(built.dir, "sessfs")
-		out, err := exec.Command("go", "build", "-race", "-o", built.path, "sessfs/cmd/sessfs").CombinedOutput()
+		out, err := exec.Command("go", "build", "-race="+strconv.FormatBool(!NoRace), "-o", built.path, "sessfs/cmd/sessfs").CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("building sessfs: %w\n%s", err, out)
 		}
