@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/testkit"
 )
 
 var (
@@ -196,10 +197,11 @@ func everyone(t *testing.T, c *Cluster, timeout time.Duration) {
 
 func TestAServerThatIsSilent(t *testing.T) {
 	both(t, func(t *testing.T, o Options, m *memcached) {
-		o.Timeout = 300 * time.Millisecond
+		o.Timeout = time.Second
 		c := open(t, o)
 		s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
 		m.cmd.Process.Signal(syscall.SIGSTOP)
+		until(t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
 		everyone(t, c, o.Timeout)
 		m.cmd.Process.Signal(syscall.SIGCONT)
 		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })

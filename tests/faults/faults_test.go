@@ -4,11 +4,13 @@ package faults
 import (
 	"fmt"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"sessfs"
 	"sessfs/internal/testkit"
 )
 
@@ -43,7 +45,7 @@ func TestServerStopped(t *testing.T) {
 			if how == "killed" {
 				m.Stop()
 			} else {
-				m.Process().Signal(syscall.SIGSTOP)
+				m.Process().Freeze(t)
 			}
 			stopped := time.Now()
 			var procs []*testkit.Process
@@ -76,7 +78,7 @@ func TestServerStopped(t *testing.T) {
 			if how == "killed" {
 				m.Start()
 			} else {
-				m.Process().Signal(syscall.SIGCONT)
+				m.Process().Thaw()
 			}
 			back := time.Now()
 			testkit.Until(t, 10*time.Second, "the mount works again", func() bool {
@@ -108,10 +110,12 @@ func TestServerRestarted(t *testing.T) {
 func TestServerRestartedUnderALock(t *testing.T) {
 	h, m := one(t, "", "")
 	want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
-	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
+	restarted := testkit.NewGate(t)
+	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+restarted.PHP()+`$_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(p.Output(), "held") })
 	m.Stop()
 	m.Start()
+	restarted.Open()
 	p.Wait(t, 30*time.Second)
 	got := strings.TrimSpace(testkit.PHP(t, h, read, "u"))
 	failed := strings.Contains(p.Output(), "Failed to write session data")
@@ -125,6 +129,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	h, _ := one(t, "", "")
 	for name, code := range map[string]string{
 		"after ftruncate":  `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 0); echo "cut\n"; sleep(60);`,
+		"after O_TRUNC":    `$f = fopen($argv[1], 'w'); flock($f, LOCK_EX); echo "cut\n"; sleep(60);`,
 		"after a cut":      `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 3); echo "cut\n"; sleep(60);`,
 		"in a large write": `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); ftruncate($f, 0); fwrite($f, str_repeat('n', 1044481)); echo "cut\n"; sleep(60);`,
 		"order 3":          `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); fwrite($f, 'n'); echo "cut\n"; sleep(60);`,
@@ -178,8 +183,9 @@ func TestDamagedRecords(t *testing.T) {
 			t.Errorf("%s: PHP printed %s", name, out)
 		}
 	}
-	if log := h.Log(); !strings.Contains(log, m.Addr) || strings.Contains(log, "sess_good") || !strings.Contains(log, "damaged") {
-		t.Errorf("the log should name server and hash, and no id:\n%s", log)
+	named := regexp.MustCompile(`damaged.*` + sessfs.ID("sess_good").Hash() + `.*` + regexp.QuoteMeta(m.Addr))
+	if log := h.Log(); len(named.FindAllString(log, -1)) < len(damages) || strings.Contains(log, "sess_good") {
+		t.Errorf("for each of %d damages the log should name server and hash, and no id:\n%s", len(damages), log)
 	}
 	set(t, m, "sessfs:sess_good", good)
 	want(t, testkit.PHP(t, h, read, "good"), "mine")
