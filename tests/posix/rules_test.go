@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -158,26 +156,6 @@ func TestUnfinishedChangesAreOnesOwn(t *testing.T) {
 	}
 }
 
-// Rule 12: supplementary groups count, and so does x on the directory.
-func TestGroupsAndDirectory(t *testing.T) {
-	a, _, _ := hosts(t, "directory: {group: \"2500\", mode: \"0770\"}\n")
-	x := startActor(t, 0)
-	x.put(t, a.Path("sess_group"), "x")
-	must(t, x.do(t, call{Op: "chown", Path: raw(a.Path("sess_group")), Off: 0, Size: 2600}))
-	must(t, x.do(t, call{Op: "chmod", Path: raw(a.Path("sess_group")), Mode: 0o640}))
-	for _, tc := range []struct {
-		groups []uint32
-		err    string
-	}{{nil, "Permission denied"}, {[]uint32{2500}, "Permission denied"}, {[]uint32{2600}, "Permission denied"}, {[]uint32{2500, 2600}, ""}} {
-		cmd := exec.Command("cat", a.Path("sess_group"))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 2001, Gid: 2001, Groups: tc.groups}}
-		out, err := cmd.CombinedOutput()
-		if (err == nil) != (tc.err == "") || !strings.Contains(string(out), tc.err) {
-			t.Errorf("groups %v: %v: %s", tc.groups, err, out)
-		}
-	}
-}
-
 // Rule 13: UNLINK and an exclusive CREATE, which the kernel sends under the directory's lock, fail at once while the
 // breaker is open; names that are not sessions of this mount never wait.
 func TestOutageIsNotServedUnderTheDirectorysLock(t *testing.T) {
@@ -218,6 +196,19 @@ func TestUnaskedLeaseIsGivenBack(t *testing.T) {
 	x.open(t, a.Path("sess_unasked"), unix.O_RDONLY)
 	y.open(t, b.Path("sess_unasked"), unix.O_RDWR)
 	must(t, y.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX}))
+}
+
+// Rule 6: the lock that an opener of a missing session won ends with the mark, where no CREATE follows.
+func TestLeaseOfAMissingSessionIsGivenBack(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	x, y := startActor(t, 0), startActor(t, 0)
+	if r := x.do(t, call{Op: "open", Slot: 1, Path: raw(a.Path("sess_none")), Flags: unix.O_RDWR}); r.Errno != "ENOENT" {
+		t.Fatalf("open of a missing session: %v", r)
+	}
+	y.open(t, b.Path("sess_none"), rwc)
+	testkit.Until(t, 5*time.Second, "the other host gets the lock", func() bool { // the lease itself would last 10 s
+		return y.do(t, call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX | unix.LOCK_NB}).Errno == ""
+	})
 }
 
 // What a session directory does not have: a clear errno.
