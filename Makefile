@@ -48,7 +48,7 @@ install: build
 	install -D -m 0644 packaging/sessfs.service $(DESTDIR)/lib/systemd/system/sessfs.service
 	install -D -m 0644 packaging/var-lib-php-sessions.mount $(DESTDIR)$(PREFIX)/share/doc/sessfs/var-lib-php-sessions.mount
 	install -D -m 0644 packaging/fstab.example $(DESTDIR)$(PREFIX)/share/doc/sessfs/fstab.example
-	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/sessfs/operations.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/sessfs README.md docs/operations.md docs/semantics.md docs/decisions.md
 	install -D -m 0644 config.yaml $(DESTDIR)$(PREFIX)/share/doc/sessfs/config.yaml
 
 clean:

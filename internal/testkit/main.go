@@ -32,7 +32,7 @@ func Main(m *testing.M) {
 			code = 1
 		}
 	}
-	for _, c := range children() {
+	for _, c := range append(children(), daemons()...) {
 		fmt.Fprintln(os.Stderr, "a process was left behind:", c)
 		code = 1
 	}
@@ -83,6 +83,20 @@ func children() (list []string) {
 		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 		if len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
 			list = append(list, string(b[:bytes.LastIndexByte(b, ')')+1]))
+		}
+	}
+	return list
+}
+
+// daemons are the processes that run the binary under test, whosever children they are by now.
+func daemons() (list []string) {
+	if built.path == "" {
+		return nil
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, l := range links {
+		if exe, err := os.Readlink(l); err == nil && exe == built.path {
+			list = append(list, exe+" as "+filepath.Base(filepath.Dir(l)))
 		}
 	}
 	return list

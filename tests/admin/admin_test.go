@@ -62,7 +62,9 @@ func status(t *testing.T, h *testkit.Host, into any) {
 
 func TestMountInTheBackground(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t)}})
-	testkit.MustRun(t, testkit.Binary(t), "mount", "--config", h.Config)
+	if out := testkit.MustRun(t, testkit.Binary(t), "mount", "--config", h.Config); out != "" {
+		t.Errorf("a mount without a problem prints %s", out)
+	}
 	pid := background(t, h)
 	if line := h.Config + " " + h.Dir + " fuse.sessfs "; !strings.Contains(mountsTable(), line) {
 		t.Errorf("/proc/mounts has no %q:\n%s", line, mountsTable())
@@ -80,8 +82,9 @@ func TestMountInTheBackground(t *testing.T) {
 // `sessfs mount DIR` alone: the embedded store.
 func TestMountAlone(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{})
-	if _, err := os.Stat("/etc/sessfs/config.yaml"); err == nil {
-		t.Fatal("this machine has a configuration in /etc/sessfs: the test needs one without")
+	if _, err := os.Stat("/etc/sessfs"); err == nil { // this machine has a configuration: hide it
+		testkit.MustRun(t, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/etc/sessfs")
+		t.Cleanup(func() { testkit.MustRun(t, "umount", "/etc/sessfs") })
 	}
 	testkit.MustRun(t, testkit.Binary(t), "mount", h.Dir)
 	background(t, h)
@@ -115,8 +118,10 @@ func TestFstab(t *testing.T) {
 func helper(t *testing.T) {
 	t.Helper()
 	const path = "/sbin/mount.sessfs"
-	if _, err := os.Lstat(path); err == nil {
-		t.Fatalf("%s exists already", path)
+	if installed, err := filepath.EvalSymlinks(path); err == nil { // the one under test covers it for a moment
+		testkit.MustRun(t, "mount", "--bind", testkit.Binary(t), installed)
+		t.Cleanup(func() { testkit.MustRun(t, "umount", installed) })
+		return
 	}
 	if err := os.Symlink(testkit.Binary(t), path); err != nil {
 		t.Fatal(err)

@@ -67,6 +67,45 @@ func TestAttributesAreCurrent(t *testing.T) {
 	}
 }
 
+// Rule 1 where nothing is read in between: a read would make the kernel ask for the attributes anew. This is PHP's empty
+// session, which it stats and does not read: with a remembered size of 0 it would start anew over what is there now.
+func TestAttributesOfUnreadFiles(t *testing.T) {
+	a, b, _ := hosts(t, "")
+	onA, onB := startActor(t, 0), startActor(t, 0)
+	var size int64
+	sizeOnB := func(when string, round int) {
+		t.Helper()
+		if st := must(t, onB.do(t, call{Op: "fstat", Slot: 1})).Stat; st.Size != size {
+			t.Fatalf("round %d, %s: size %d, %d bytes are there", round, when, st.Size, size)
+		}
+	}
+	lock := call{Op: "flock", Slot: 1, Flags: unix.LOCK_EX}
+	for i := range 30 {
+		size++
+		onA.put(t, a.Path("sess_unread"), strings.Repeat("x", int(size)))
+		onB.open(t, b.Path("sess_unread"), rwc)
+		sizeOnB("opened", i)
+		must(t, onB.do(t, lock))
+		sizeOnB("locked", i)
+		must(t, onB.do(t, call{Op: "close", Slot: 1}))
+		// And one that waits for the lock, opened before the change.
+		onA.open(t, a.Path("sess_unread"), rwc)
+		must(t, onA.do(t, lock))
+		onB.open(t, b.Path("sess_unread"), rwc)
+		sizeOnB("opened while it is locked", i)
+		locked := make(chan error, 1)
+		go func() { _, err := onB.try(lock); locked <- err }()
+		size++
+		must(t, onA.do(t, call{Op: "pwrite", Slot: 1, Data: raw(strings.Repeat("y", int(size)))}))
+		must(t, onA.do(t, call{Op: "close", Slot: 1}))
+		if err := <-locked; err != nil {
+			t.Fatal(err)
+		}
+		sizeOnB("after the wait", i)
+		must(t, onB.do(t, call{Op: "close", Slot: 1}))
+	}
+}
+
 // Rule 6: of many processes on two hosts that make one file with O_EXCL, one succeeds.
 func TestExclusiveCreate(t *testing.T) {
 	a, b, _ := hosts(t, "")
