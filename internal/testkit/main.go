@@ -117,7 +117,7 @@ func Binary(t testing.TB) string {
 		}
 		os.Chmod(built.dir, 0o755)
 		built.path = filepath.Join(built.dir, "sessfs")
-		out, err := exec.Command("go", "build", "-race", "-o", built.path, "sessfs/cmd/sessfs").CombinedOutput()
+		out, err := exec.Command("go", "build", "-race", "-buildvcs=false", "-o", built.path, "sessfs/cmd/sessfs").CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("building sessfs: %w\n%s", err, out)
 		}
