@@ -132,6 +132,7 @@ func helper(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{})
 	bad := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "bad.yaml"), "cache:\n  timout: 1s\n")
+	stranger := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "stranger.yaml"), "directory: {owner: nobody-here}\n")
 	gone := filepath.Join(h.Dir, "not-there")
 	file := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "file"), "")
 	for _, tc := range []struct {
@@ -145,6 +146,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"config", "check", h.Config}, 0, "ok"},
 		{[]string{"config", "check", "../../config.yaml"}, 0, "ok"},
 		{[]string{"config", "check", bad}, 3, `bad.yaml:2: cache.timout`},
+		{[]string{"config", "check", stranger}, 3, `stranger.yaml: directory.owner: this host has no user "nobody-here"`},
 		{[]string{"config", "check", gone}, 3, "no such file"},
 		{[]string{"mount", "--config", bad}, 3, "did you mean"},
 		{[]string{"mount", "--config", gone}, 3, "no such file"},
