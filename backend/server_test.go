@@ -203,6 +203,15 @@ func TestAServerThatIsSilent(t *testing.T) {
 		m.cmd.Process.Signal(syscall.SIGSTOP)
 		until(t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
 		everyone(t, c, o.Timeout)
+		start := time.Now()
+		for range 50 {
+			if _, err := c.Read(ctx, sid); !errors.Is(err, sessfs.ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(start); d > 5*o.Timeout { // each would wait as long, if it were not known by now
+			t.Errorf("50 requests to a silent server took %v, timeout is %v", d, o.Timeout)
+		}
 		m.cmd.Process.Signal(syscall.SIGCONT)
 		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
 		mustCommit(t, c, sid, s, "y", nil)
