@@ -1,12 +1,15 @@
 package posix
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sessfs/internal/testkit"
 )
 
 // Rule 12: in a sticky directory only the owner of a file, or root, unlinks it; without the bit whoever may write there.
@@ -46,6 +49,55 @@ func TestGroupsAndDirectory(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if (err == nil) != (tc.err == "") || !strings.Contains(string(out), tc.err) {
 			t.Errorf("groups %v: %v: %s", tc.groups, err, out)
+		}
+	}
+}
+
+// Rule 12: what the directory's own mode allows to others, compared with tmpfs: w to make and unlink, x to come to a
+// file, r to list.
+func TestDirectoryModes(t *testing.T) {
+	protectedRegular(t)
+	m := testkit.StartMemcached(t)
+	root, user := startActor(t, 0), startActor(t, 2001)
+	for _, mode := range []uint32{0o1733, 0o755, 0o711, 0o744, 0o733, 0o700, 0o777} {
+		h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: fmt.Sprintf("directory: {mode: \"%04o\"}\n", mode)})
+		local := tmpfs(t)
+		must(t, root.do(t, call{Op: "chmod", Path: raw(local), Mode: mode}))
+		for _, dir := range []string{h.Dir, local} { // one that is the user's own
+			root.put(t, dir+"/sess_own", "x")
+			must(t, root.do(t, call{Op: "chown", Path: raw(dir + "/sess_own"), Off: 2001, Size: 2001}))
+		}
+		for _, tc := range []struct {
+			what string
+			c    call
+			name string
+		}{
+			{"stat", call{Op: "stat"}, "/sess_own"},
+			{"access", call{Op: "access", Mode: 4}, "/sess_own"},
+			{"read", call{Op: "open", Slot: 1, Flags: unix.O_RDONLY}, "/sess_own"},
+			{"open for both", call{Op: "open", Slot: 1, Flags: rwc, Mode: 0o600}, "/sess_own"},
+			{"chmod", call{Op: "chmod", Mode: 0o640}, "/sess_own"},
+			{"touch", call{Op: "utimens"}, "/sess_own"},
+			{"truncate", call{Op: "truncate", Size: 1}, "/sess_own"},
+			{"stat of a missing one", call{Op: "stat"}, "/sess_new"},
+			{"make", call{Op: "open", Slot: 1, Flags: rwc, Mode: 0o600}, "/sess_new"},
+			{"stat of another missing one", call{Op: "stat"}, "/sess_excl"},
+			{"make with O_EXCL", call{Op: "open", Slot: 1, Flags: rwc | unix.O_EXCL, Mode: 0o600}, "/sess_excl"},
+			{"unlink", call{Op: "unlink"}, "/sess_own"},
+			{"list", call{Op: "readdir"}, ""},
+		} {
+			var got [2]string
+			for i, dir := range []string{h.Dir, local} {
+				tc.c.Path = raw(dir + tc.name)
+				got[i] = user.do(t, tc.c).Errno
+			}
+			if got[0] != got[1] {
+				t.Errorf("mode %04o, %s: %q, on tmpfs %q", mode, tc.what, got[0], got[1])
+			}
+		}
+		user.do(t, call{Op: "close", Slot: 1})
+		for _, n := range []string{"/sess_own", "/sess_new", "/sess_excl"} {
+			root.do(t, call{Op: "unlink", Path: raw(h.Dir + n)})
 		}
 	}
 }
