@@ -162,6 +162,53 @@ func TestInterruptedWaitKeepsItsPlace(t *testing.T) {
 	t.Skip("this machine is too busy to restart a wait in time")
 }
 
+// Rule 8 within one host: the lock is handed over without the servers, but another host may have destroyed the session
+// meanwhile, which needs no lock. What the former holder has just stored is known to be there.
+func TestLocalHandOverReadsAgain(t *testing.T) {
+	for _, stores := range []bool{false, true} {
+		b := servers(t)
+		m := host(t, b, "a")
+		first, s := mustOpen(t, m, true)
+		if _, err := first.Lock(ctx, sessfs.Exclusive, true); err != nil {
+			t.Fatal(err)
+		}
+		s, err := first.Commit(ctx, s, s.Attr, []byte("old"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Unlock()
+		if _, err := first.Lock(ctx, sessfs.Exclusive, true); err != nil {
+			t.Fatal(err)
+		}
+		second, _ := mustOpen(t, m, true)
+		got := make(chan *sessfs.Session)
+		go func() {
+			fresh, err := second.Lock(ctx, sessfs.Exclusive, true)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- fresh
+		}()
+		poll(t, 5*time.Second, func() bool { return m.Stats().Waiting == 1 })
+		want := sessfs.Live
+		if stores {
+			if _, err := first.Commit(ctx, s, s.Attr, []byte("new")); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			want = sessfs.Destroyed
+			if _, err := host(t, b, "b").Destroy(ctx, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first.Close()
+		if fresh := <-got; fresh == nil || fresh.State != want || stores && string(fresh.Data) != "new" {
+			t.Errorf("the holder stores: %v; the next one was given %+v", stores, fresh)
+		}
+		second.Close()
+	}
+}
+
 // A host whose processes queue for a session gives the lock back now and then: the other host gets its turn.
 func TestBusyHostLetsOthersIn(t *testing.T) {
 	b := servers(t)

@@ -175,14 +175,20 @@ func TestTouchOfAnEvictedSession(t *testing.T) {
 func TestLazyWriteTouches(t *testing.T) {
 	a, b, _ := pair(t, "session: {lifetime: 4s}\n")
 	want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
-	const times = `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`
-	before := testkit.PHP(t, b, times, b.Path("sess_lazy"))
+	times := func() (mtime, ctime int) {
+		out := testkit.PHP(t, b, `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`, b.Path("sess_lazy"))
+		if n, _ := fmt.Sscan(out, &mtime, &ctime); n != 2 {
+			t.Fatalf("stat: %s", out)
+		}
+		return mtime, ctime
+	}
+	mtime, ctime := times()
 	for range 3 {
 		time.Sleep(1500 * time.Millisecond)
 		want(t, testkit.PHP(t, a, read, "lazy"), "x")
 	}
-	if after := testkit.PHP(t, b, times, b.Path("sess_lazy")); after == before {
-		t.Errorf("times stay %s", after)
+	if m, c := times(); m <= mtime || c <= ctime {
+		t.Errorf("mtime was %d and is %d, ctime was %d and is %d", mtime, m, ctime, c)
 	}
 	time.Sleep(6 * time.Second)
 	want(t, testkit.PHP(t, b, read, "lazy"), "-")
