@@ -145,7 +145,7 @@ func TestAServerThatIsGone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if d := time.Since(start); d > 500*time.Millisecond {
+		if d := time.Since(start); d > 5*o.Timeout {
 			t.Fatalf("100 requests to a server that is down took %v", d)
 		}
 		st := c.Servers(ctx)[0]
@@ -158,7 +158,7 @@ func TestAServerThatIsGone(t *testing.T) {
 		m.start()
 		start = time.Now()
 		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
-		if d := time.Since(start); d > o.RetryInterval+time.Second {
+		if d := time.Since(start); d > o.RetryInterval+3*time.Second {
 			t.Fatalf("it worked again after %v, retry_interval is %v", d, o.RetryInterval)
 		}
 		mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)

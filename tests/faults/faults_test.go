@@ -40,14 +40,13 @@ func want(t *testing.T, got, wanted string) {
 func TestServerStopped(t *testing.T) {
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
-			h, m := one(t, "", "  timeout: 1s\n  retry_interval: 2s\n")
+			h, m := one(t, "", "  timeout: 2s\n  retry_interval: 3s\n")
 			want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
 			if how == "killed" {
 				m.Stop()
 			} else {
 				m.Process().Freeze(t)
 			}
-			stopped := time.Now()
 			var procs []*testkit.Process
 			for i := range 20 {
 				procs = append(procs, testkit.StartPHP(t, h, nil, `$t = microtime(true); session_id($argv[1]); $ok = session_start(); printf("\n%s %.3f", $ok ? 'started' : 'false', microtime(true) - $t);`, fmt.Sprint("out", i)))
@@ -59,8 +58,8 @@ func TestServerStopped(t *testing.T) {
 				if _, err := fmt.Sscanf(out[strings.LastIndex(out, "\n")+1:], "false %f", &sec); err != nil || !strings.Contains(out, "O_RDWR) failed: Input/output error") {
 					t.Errorf("PHP printed %s", out)
 				}
-				if sec > 2 {
-					t.Errorf("session_start took %.3f s with a timeout of 1 s", sec)
+				if sec > 4 {
+					t.Errorf("session_start took %.3f s with a timeout of 2 s", sec)
 				}
 			}
 			// PHP goes on with the client's id, and fails to open it; a new id would log the user out.
@@ -72,9 +71,6 @@ func TestServerStopped(t *testing.T) {
 			if code != 4 || !strings.Contains(out, "DOWN") {
 				t.Errorf("status in an outage: exit %d\n%s", code, out)
 			}
-			if d := time.Since(stopped); d > 20*time.Second {
-				t.Logf("slow machine: %v since the stop", d)
-			}
 			if how == "killed" {
 				m.Start()
 			} else {
@@ -84,8 +80,8 @@ func TestServerStopped(t *testing.T) {
 			testkit.Until(t, 10*time.Second, "the mount works again", func() bool {
 				return strings.TrimSpace(testkit.PHP(t, h, write, "again", "y")) == "ok"
 			})
-			if d := time.Since(back); d > 4*time.Second { // 2 s, and PHP's start under the race detector
-				t.Errorf("it took %v to work again with a retry_interval of 2 s", d)
+			if d := time.Since(back); d > 6*time.Second { // 3 s, and PHP's start under the race detector
+				t.Errorf("it took %v to work again with a retry_interval of 3 s", d)
 			}
 			if how == "hangs" {
 				want(t, testkit.PHP(t, h, read, "known"), "x")

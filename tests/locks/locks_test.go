@@ -193,7 +193,7 @@ func TestDaemonKilled(t *testing.T) {
 	killed := time.Now()
 	a.Crash()
 	after := gotLock(t, w, 30*time.Second).Sub(killed)
-	if after > 5500*time.Millisecond { // memcached counts whole seconds
+	if after > 7*time.Second { // memcached counts whole seconds; the next lease would end after 8 s
 		t.Errorf("free %v after the daemon's death, the lease is 4 s", after)
 	}
 	h.Signal(syscall.SIGKILL)
