@@ -138,11 +138,12 @@ func TestHostileServer(t *testing.T) {
 				m := startMemcached(t)
 				p := startProxy(t, m)
 				o := testOptions(p.addr)
-				o.Timeout, o.RetryInterval, o.ForceClassic = 500*time.Millisecond, 30*time.Millisecond, classic
-				o.Lifetime = time.Minute
+				o.Timeout, o.RetryInterval, o.ForceClassic = 5*time.Second, 30*time.Millisecond, classic
 				c := open(t, o)
 				s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
 				l, _ := mustLock(t, c, "sess_locked")
+				o.Timeout = 500 * time.Millisecond
+				c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
 				for what, f := range map[string]func() error{
 					"Read":    func() error { _, err := c.Read(ctx, sid); return err },
 					"TryLock": func() error { _, _, err := c.TryLock(ctx, sid, holder); return err },
@@ -174,8 +175,9 @@ func TestHostileServer(t *testing.T) {
 				}
 				p.hook(nil, nil)
 				p.breakAll()
-				until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
-				if got := mustRead(t, c, sid); string(got.Data) != "x" && string(got.Data) != "y" {
+				var got *sessfs.Session
+				until(t, "it works again", func() (ok bool) { v, err := c.Read(ctx, sid); got = v; return err == nil })
+				if string(got.Data) != "x" && string(got.Data) != "y" {
 					t.Errorf("read %q", got.Data)
 				}
 			})
