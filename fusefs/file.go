@@ -96,7 +96,7 @@ func (f *file) imageOf(process uint32) *image {
 
 // keep makes data the unstored image of h's process pid; drop are the mode bits that go with the change. The caller
 // holds mu.
-func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32) {
+func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32) *image {
 	img := f.image(pid)
 	if img == nil {
 		img = &image{who: watch(pid)}
@@ -105,6 +105,7 @@ func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32
 	img.by, img.data, img.mtime, img.failed = h, data, now(), false
 	img.stored = img.stored || stored
 	img.drop |= drop
+	return img
 }
 
 // drop forgets an image. The caller holds mu.

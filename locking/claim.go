@@ -81,6 +81,21 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 	return c.await(ctx, w)
 }
 
+// LockAtOnce implements sessfs.Claim.
+func (c *claim) LockAtOnce(kind sessfs.LockKind) bool {
+	m, e := c.m, c.e
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	m.checkDeadline(e)
+	if c.usable() != nil || e.lease == nil || !e.queue.free(kind) || e.queue.waiting() || e.queue.holds(c) || !e.sure || c.seen != e.current {
+		return false
+	}
+	e.queue.grant(c, kind)
+	c.since = sessfs.Boottime()
+	e.unasked, e.committed = 0, false
+	return true
+}
+
 // usable tells why the claim must not be used. The caller holds the shard's mu.
 func (c *claim) usable() error {
 	if c.err != nil {
