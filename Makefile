@@ -11,12 +11,19 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
 TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
 
-.PHONY: build demo test scale check deps install clean
+# sudo leaves these out of PATH on many machines.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
 
-demo: deps build
+.PHONY: build demo test scale check deps go install clean
+
+go:
+	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
+
+build: go
+	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
+
+demo: go deps build
 	./tests/demo/demo.sh bin/sessfs
 
 # apt-get starts servers that it installs; nothing here wants them running.
@@ -31,14 +38,14 @@ deps:
 	@[ -e /dev/fuse ] || modprobe fuse || { echo "there is no /dev/fuse: the tests mount filesystems (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"; exit 1; }
 
 check: $(STATICCHECK)
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
-$(STATICCHECK):
+$(STATICCHECK): | go
 	GOBIN=$(CURDIR)/bin/tools $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-test: deps check
+test: go deps check
 	$(GO) test -race -count=1 -timeout 14m ./...
 
 # The tests of tests/scale in full size; make test runs them small.
@@ -53,7 +60,7 @@ install: build
 	install -D -m 0644 packaging/sessfs.service $(DESTDIR)/lib/systemd/system/sessfs.service
 	install -D -m 0644 packaging/var-lib-php-sessions.mount $(DESTDIR)$(PREFIX)/share/doc/sessfs/var-lib-php-sessions.mount
 	install -D -m 0644 packaging/fstab.example $(DESTDIR)$(PREFIX)/share/doc/sessfs/fstab.example
-	install -D -m 0644 docs/operations.md $(DESTDIR)$(PREFIX)/share/doc/sessfs/operations.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/sessfs README.md docs/operations.md docs/semantics.md docs/decisions.md
 	install -D -m 0644 config.yaml $(DESTDIR)$(PREFIX)/share/doc/sessfs/config.yaml
 
 clean:

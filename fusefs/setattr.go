@@ -72,12 +72,12 @@ func (fs *FS) truncateHandle(fh uint64, in *fuse.SetAttrIn) fuse.Status {
 	defer f.storing.Unlock()
 	f.mu.Lock()
 	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
-	data := resize(v.data, int(in.Size))
+	data, drop := resize(v.data, int(in.Size)), fs.dropped(&in.Caller, v.attr)
 	if img != nil && img.stored && !img.failed {
 		f.mu.Unlock()
-		return fs.storeImage(f, claim, in.Pid, data)
+		return fs.storeImage(f, claim, in.Pid, data, drop)
 	}
-	f.keep(h, in.Pid, data, false)
+	f.keep(h, in.Pid, data, false, drop)
 	f.mu.Unlock()
 	return fuse.OK
 }
@@ -101,8 +101,9 @@ func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status
 		return 0, false
 	}
 	v := f.published()
-	img := f.keep(h, in.Pid, nil, false)
+	img := f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
 	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
+	v.attr.Mode &^= img.drop
 	f.mu.Unlock()
 	fs.mu.Lock()
 	h.node.reusable = 0 // see answerSetAttr
@@ -230,6 +231,7 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 		}
 		data = resize(data, int(in.Size))
 		a.Mtime = now
+		a.Mode &^= fs.dropped(c, a)
 	}
 	if valid&fuse.FATTR_MODE != 0 {
 		if !isOwner {
