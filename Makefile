@@ -1,5 +1,6 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
+# sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
 GO          ?= go
 PREFIX      ?= /usr
 DESTDIR     ?=
@@ -10,7 +11,11 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
 TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
 
-.PHONY: build demo test check deps install clean
+# What the benchmark needs beside them.
+BENCH_PACKAGES := php-memcached php-memcache php-redis redis-server strace
+OUT            ?= bench-results
+
+.PHONY: build demo test bench check deps bench-deps install clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
@@ -19,15 +24,25 @@ demo: deps build
 	./tests/demo/demo.sh bin/sessfs
 
 # apt-get starts servers that it installs; nothing here wants them running.
+define apt-install
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.sessfs && chmod +x /usr/sbin/policy-rc.d.sessfs && \
+{ [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.sessfs /usr/sbin/policy-rc.d; made=1; }; }; \
+apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; code=$$?; \
+rm -f /usr/sbin/policy-rc.d.sessfs; [ -z "$$made" ] || rm -f /usr/sbin/policy-rc.d; exit $$code
+endef
+
 deps:
 	@missing=; for t in $(TOOLS); do command -v $$t >/dev/null || missing=1; done; ls /usr/sbin/php-fpm* >/dev/null 2>&1 || missing=1; \
-	if [ -n "$$missing" ]; then \
-		printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.sessfs && chmod +x /usr/sbin/policy-rc.d.sessfs && \
-		{ [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.sessfs /usr/sbin/policy-rc.d; made=1; }; }; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; code=$$?; \
-		rm -f /usr/sbin/policy-rc.d.sessfs; [ -z "$$made" ] || rm -f /usr/sbin/policy-rc.d; exit $$code; \
-	fi
+	if [ -n "$$missing" ]; then $(call apt-install,$(PACKAGES)); fi
 	@[ -e /dev/fuse ] || modprobe fuse || { echo "there is no /dev/fuse: the tests mount filesystems (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"; exit 1; }
+
+bench-deps: deps
+	@missing=; for p in $(BENCH_PACKAGES); do dpkg -s $$p 2>/dev/null | grep -q '^Status: .* installed$$' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then $(call apt-install,$$missing); fi
+
+bench: bench-deps build
+	$(GO) build -trimpath -o bin/bench ./tests/bench
+	bin/bench -sessfs bin/sessfs -out '$(OUT)' $(if $(QUICK),-quick)
 
 check: $(STATICCHECK)
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
