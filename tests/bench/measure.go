@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,11 +46,11 @@ func figuresOf(ctx context.Context, hosts []*host) (f figures, err error) {
 	f.operations = make(map[string]float64)
 	for _, h := range hosts {
 		out, err := exec.CommandContext(ctx, h.binary, "status", "--json", "--config", h.config).Output()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+		}
 		if err != nil {
-			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-				err = fmt.Errorf("%w: %s", err, exit.Stderr)
-			}
-			return f, fmt.Errorf("sessfs status: %w; the daemon: %s", err, h.log.String())
+			return f, fmt.Errorf("sessfs status: %w", err)
 		}
 		if err := f.add(out); err != nil {
 			return f, err
@@ -161,8 +162,30 @@ func (m *meter) sum(answers []answer) (s sample, err error) {
 	return s, nil
 }
 
-// measure runs a scenario once. id tells the rounds of a hot session apart.
+// measure runs a scenario once. id tells the rounds of a hot session apart. What daemons and servers said last stands
+// behind an error.
 func (t *target) measure(ctx context.Context, l *lab, sc *scenario, d time.Duration, id string) (sample, error) {
+	s, err := t.load(ctx, l, sc, d, id)
+	if err == nil || ctx.Err() != nil {
+		return s, err
+	}
+	for _, h := range t.hosts {
+		err = withLog(err, h.process)
+	}
+	for _, srv := range t.servers {
+		err = withLog(err, srv.process)
+	}
+	return s, err
+}
+
+func withLog(err error, p *process) error {
+	if text := p.log.String(); text != "" {
+		return fmt.Errorf("%w\n%s: %s", err, p.name, text)
+	}
+	return err
+}
+
+func (t *target) load(ctx context.Context, l *lab, sc *scenario, d time.Duration, id string) (sample, error) {
 	m := &meter{t: t}
 	answers, err := run(ctx, l.dir, d+time.Minute, sc.loadOf(t, d, id), func() error { return m.begin(ctx) }, func() error { return m.end(ctx) })
 	if err != nil {

@@ -25,6 +25,15 @@ func isTerminal(fd int) bool {
 	return err == nil
 }
 
+// columns is the width of the terminal.
+func columns() int {
+	size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ)
+	if err != nil || size.Col < 20 {
+		return 80
+	}
+	return int(size.Col)
+}
+
 // next begins a run for which cost is planned.
 func (p *progress) next(cost time.Duration, what string) {
 	p.passed += p.step
@@ -32,7 +41,7 @@ func (p *progress) next(cost time.Duration, what string) {
 	done := float64(p.passed) / float64(max(p.planned, 1))
 	text := fmt.Sprintf("%3.0f %%  %s left  %s", 100*done, p.left().Round(time.Second), what)
 	if p.terminal {
-		fmt.Fprintf(p.out, "\r\x1b[K%s", text)
+		fmt.Fprintf(p.out, "\r\x1b[K%s", shorten(text, columns()-1))
 	} else {
 		fmt.Fprintln(p.out, text)
 	}

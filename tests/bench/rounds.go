@@ -31,6 +31,7 @@ type result struct {
 	Key       string     `json:"scenario"`
 	Title     string     `json:"title"`
 	RoundTrip *rtt       `json:"round_trip,omitempty"`
+	Cut       int        `json:"rounds_only,omitempty"` // the time was short
 	Outcomes  []*outcome `json:"outcomes"`
 	scenario  *scenario
 }
@@ -71,8 +72,7 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 			return res, ctx.Err()
 		}
 		if err != nil {
-			o.Failed = err.Error()
-			b.progress.say("%s: %s failed: %v", sc.title, c.title, err)
+			b.fail(o, sc, err)
 			continue
 		}
 		targets[o] = t
@@ -84,7 +84,7 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 	}
 	for round := range b.rounds {
 		if round > 0 && b.progress.late() {
-			b.progress.say("%s: %d of %d rounds, the time is short", sc.title, round, b.rounds)
+			res.Cut = round
 			b.progress.drop(time.Duration((b.rounds-round)*len(candidates)) * b.cost(sc))
 			break
 		}
@@ -99,8 +99,7 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 				return res, ctx.Err()
 			}
 			if err != nil {
-				o.Failed = err.Error()
-				b.progress.say("%s: %s failed: %v", sc.title, o.Title, err)
+				b.fail(o, sc, err)
 				continue
 			}
 			o.Samples = append(o.Samples, got)
@@ -115,6 +114,12 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 		}
 	}
 	return res, nil
+}
+
+// fail takes a candidate out of the rounds, with the reason.
+func (b *bench) fail(o *outcome, sc *scenario, err error) {
+	o.Failed = err.Error()
+	b.progress.say("%s: %s failed: %s", sc.title, o.Title, brief(o.Failed))
 }
 
 // base is the sessfs that a candidate is compared with: of several binaries the first, which the others' sessfs are

@@ -59,7 +59,7 @@ func panel(b *strings.Builder, res *result, y int) int {
 		if !o.ok() {
 			why := "no round"
 			if o.Failed != "" {
-				why = "failed: " + firstLine(o.Failed)
+				why = "failed: " + brief(o.Failed)
 			}
 			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#b42318">%s</text>`+"\n", labelWidth, middle+4, escape(shorten(why, 90)))
 			continue
@@ -68,7 +68,7 @@ func panel(b *strings.Builder, res *result, y int) int {
 		cut := width > barRoom
 		fmt.Fprintf(b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", labelWidth, top, min(width, barRoom), barHeight, barColours[o.candidate.binary != nil])
 		text := fmt.Sprintf("%.0f", o.Rate.Median)
-		if o.Ratio > 0 && o.candidate.kind != kindSessfs {
+		if o.Ratio > 0 && o != res.base(o) {
 			text += fmt.Sprintf("  (sessfs is %.2f ×)", o.Ratio)
 		}
 		at := labelWidth + min(max(width, o.Rate.Max*scale), barRoom) + 8

@@ -45,7 +45,11 @@ func (r *report) printHead(w io.Writer) {
 }
 
 func (res *result) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s\n", res.Title)
+	fmt.Fprintf(w, "\n%s", res.Title)
+	if res.Cut > 0 {
+		fmt.Fprintf(w, " (%d rounds only: the time was short)", res.Cut)
+	}
+	fmt.Fprintln(w)
 	if p := res.RoundTrip; p != nil {
 		fmt.Fprintf(w, "round trip through the proxy: %.0f µs, 99%% within %.0f; without it: %.0f µs, 99%% within %.0f\n", p.Proxy.Median, p.Proxy.P99, p.Direct.Median, p.Direct.P99)
 	}
@@ -58,7 +62,7 @@ func (res *result) print(w io.Writer) {
 	fmt.Fprintf(t, "  \t%s\tmin\tmax\tsessfs is\tp50 µs\tp99 µs\tCPU µs per cycle: PHP\tdaemon\tserver%s\n", unit, more)
 	for _, o := range res.Outcomes {
 		if o.Failed != "" {
-			fmt.Fprintf(t, "  %s\tFAILED: %s\n", o.Title, firstLine(o.Failed))
+			fmt.Fprintf(t, "  %s\tFAILED: %s\n", o.Title, brief(o.Failed))
 			continue
 		}
 		if len(o.Samples) == 0 {
@@ -96,12 +100,20 @@ func cpuText(o *outcome, of func(sample) cpuTime) string {
 	return fmt.Sprintf("%.0f+%.0f", user, system)
 }
 
-func firstLine(s string) string {
+// brief is a reason for a table; the JSON has all of it.
+func brief(s string) string {
 	line, _, more := strings.Cut(strings.TrimSpace(s), "\n")
 	if more {
 		line += " …"
 	}
-	return line
+	return shorten(line, 160)
+}
+
+func processesText(n int) string {
+	if n == 1 {
+		return "1 process"
+	}
+	return fmt.Sprintf("%d processes", n)
 }
 
 // printCosts shows what the daemons counted themselves.
@@ -137,7 +149,7 @@ func (r *report) printCalls(w io.Writer) {
 	t := newTable(w)
 	for _, c := range r.Calls {
 		if c.Failed != "" {
-			fmt.Fprintf(t, "  %s\t%d processes\tFAILED: %s\n", c.Title, c.Processes, firstLine(c.Failed))
+			fmt.Fprintf(t, "  %s\t%s\tFAILED: %s\n", c.Title, processesText(c.Processes), brief(c.Failed))
 			continue
 		}
 		names := slices.Collect(maps.Keys(c.ByName))
@@ -151,7 +163,7 @@ func (r *report) printCalls(w io.Writer) {
 				parts = append(parts, fmt.Sprintf("%s %.2f", name, n))
 			}
 		}
-		fmt.Fprintf(t, "  %s\t%d processes\t%.1f\t%s\n", c.Title, c.Processes, c.Sum, strings.Join(parts, ", "))
+		fmt.Fprintf(t, "  %s\t%s\t%.1f\t%s\n", c.Title, processesText(c.Processes), c.Sum, strings.Join(parts, ", "))
 	}
 	t.Flush()
 }
@@ -165,7 +177,7 @@ func (r *report) printMemory(w io.Writer) {
 	fmt.Fprintf(t, "  \tsessions\tbefore MiB\tafter MiB\tpeak MiB\tnew sessions/s\n")
 	for _, m := range r.Memory {
 		if m.Failed != "" {
-			fmt.Fprintf(t, "  %s\t%d\tFAILED: %s\n", m.Title, m.Sessions, firstLine(m.Failed))
+			fmt.Fprintf(t, "  %s\t%d\tFAILED: %s\n", m.Title, m.Sessions, brief(m.Failed))
 			continue
 		}
 		fmt.Fprintf(t, "  %s\t%d\t%.1f\t%.1f\t%.1f\t%.0f\n", m.Title, m.Sessions, mib(m.Before), mib(m.After), mib(m.Peak), m.Rate)
@@ -182,7 +194,7 @@ func (r *report) printJudged(w io.Writer, b *binary, several bool) {
 	t := newTable(w)
 	fmt.Fprintf(t, "  \trequired\tmeasured\t\n")
 	for _, row := range r.Judged[b.name] {
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", row.What, row.Required, row.Measured, row.Verdict)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", row.What, row.Required, brief(row.Measured), row.Verdict)
 	}
 	t.Flush()
 }
