@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os/exec"
 	"time"
 )
@@ -208,13 +207,4 @@ func (t *target) load(ctx context.Context, l *lab, sc *scenario, d time.Duration
 	}
 	s.Lost = s.Done - answers[0].Value
 	return s, nil
-}
-
-// operationNames are those of all samples, in order.
-func operationNames(samples []sample) []string {
-	all := make(map[string]float64)
-	for _, s := range samples {
-		maps.Copy(all, s.Operations)
-	}
-	return sortedKeys(all)
 }

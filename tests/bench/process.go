@@ -10,51 +10,57 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is a program that runs beside the measurement.
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	log  tail
+	log  record
 	done chan struct{}
 	err  error // of Wait, once done is closed
 }
 
-// tail keeps the last bytes of what a program says.
-type tail struct {
-	mu sync.Mutex
-	b  []byte
-}
+// record is what a program says. It is a file in memory, not a pipe: a daemon that outlives this program would die of a
+// broken pipe while it unmounts.
+type record struct{ file *os.File }
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if over := len(t.b) - 4096; over > 0 {
-		t.b = append(t.b[:0], t.b[over:]...)
+func newRecord() (record, error) {
+	fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)
+	if err != nil {
+		return record{}, fmt.Errorf("a file for a log: %w", err)
 	}
-	return len(p), nil
+	return record{os.NewFile(uintptr(fd), "log")}, nil
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.b))
+// String is the last of it.
+func (r record) String() string {
+	const most = 4096
+	info, err := r.file.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	b := make([]byte, min(info.Size(), most))
+	n, _ := r.file.ReadAt(b, info.Size()-int64(len(b)))
+	return strings.TrimSpace(string(b[:n]))
 }
 
 // startProcess starts a program that ends with this one, whatever happens to it: with SIGTERM, by which sessfs unmounts.
 // It has a process group of its own, so that Ctrl-C reaches this program alone, which then ends all in order.
 func startProcess(cmd *exec.Cmd) (*process, error) {
-	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{})}
-	if cmd.Stdout == nil {
-		cmd.Stdout = &p.log
+	log, err := newRecord()
+	if err != nil {
+		return nil, err
 	}
-	cmd.Stderr = &p.log
-	cmd.WaitDelay = 5 * time.Second
+	p := &process{name: filepath.Base(cmd.Path), cmd: cmd, log: log, done: make(chan struct{})}
+	if cmd.Stdout == nil {
+		cmd.Stdout = log.file
+	}
+	cmd.Stderr = log.file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	started := make(chan error)
 	go func() {

@@ -45,7 +45,6 @@ type cpuTime struct {
 	System float64 `json:"system"`
 }
 
-func (c cpuTime) sum() float64            { return c.User + c.System }
 func (c cpuTime) plus(d cpuTime) cpuTime  { return cpuTime{c.User + d.User, c.System + d.System} }
 func (c cpuTime) minus(d cpuTime) cpuTime { return cpuTime{c.User - d.User, c.System - d.System} }
 func (c cpuTime) over(n float64) cpuTime  { return cpuTime{c.User / n, c.System / n} }

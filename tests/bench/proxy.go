@@ -21,11 +21,11 @@ const (
 	maxQueued = 64 << 20
 )
 
-// proxyMain is `bench proxy DELAY TARGET…`: it prints the address that stands for each target, and serves until it is
+// proxyMain is `bench proxy DELAY TARGET [TARGET]`: it prints the address that stands for each target, and serves until it is
 // ended.
 func proxyMain(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: bench proxy DELAY TARGET...")
+		return errors.New("usage: bench proxy DELAY TARGET [TARGET]")
 	}
 	delay, err := time.ParseDuration(args[0])
 	if err != nil {

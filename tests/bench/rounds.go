@@ -23,6 +23,17 @@ func (o *outcome) of(value func(sample) float64) spread {
 	return s
 }
 
+// operations are the medians of each FUSE operation.
+func (o *outcome) operations() map[string]float64 {
+	all := make(map[string]float64)
+	for _, s := range o.Samples {
+		for name := range s.Operations {
+			all[name] = o.of(func(s sample) float64 { return s.Operations[name] }).Median
+		}
+	}
+	return all
+}
+
 // ok tells whether there is something to compare.
 func (o *outcome) ok() bool { return o.Failed == "" && len(o.Samples) > 0 }
 

@@ -1,11 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"sort"
 	"strings"
 	"text/tabwriter"
 )
@@ -129,13 +128,7 @@ func (r *report) printCosts(w io.Writer) {
 				fmt.Fprintf(w, "\nFUSE operations and network round trips waited for, per cycle\n")
 				fmt.Fprintf(t, "  \t\tround trips\toperations\n")
 			}
-			var parts []string
-			for _, name := range operationNames(o.Samples) {
-				if n := o.of(func(s sample) float64 { return s.Operations[name] }).Median; n >= 0.005 {
-					parts = append(parts, fmt.Sprintf("%s %.2f", name, n))
-				}
-			}
-			fmt.Fprintf(t, "  %s\t%s\t%.2f\t%.2f\t%s\n", res.Title, o.Title, o.of(func(s sample) float64 { return s.Trips }).Median, o.of(sample.operations).Median, strings.Join(parts, ", "))
+			fmt.Fprintf(t, "  %s\t%s\t%.2f\t%.2f\t%s\n", res.Title, o.Title, o.of(func(s sample) float64 { return s.Trips }).Median, o.of(sample.operations).Median, counts(o.operations()))
 		}
 	}
 	t.Flush()
@@ -152,20 +145,22 @@ func (r *report) printCalls(w io.Writer) {
 			fmt.Fprintf(t, "  %s\t%s\tFAILED: %s\n", c.Title, processesText(c.Processes), brief(c.Failed))
 			continue
 		}
-		names := slices.Collect(maps.Keys(c.ByName))
-		sort.Slice(names, func(i, j int) bool {
-			a, b := c.ByName[names[i]], c.ByName[names[j]]
-			return a > b || a == b && names[i] < names[j]
-		})
-		var parts []string
-		for _, name := range names {
-			if n := c.ByName[name]; n >= 0.005 {
-				parts = append(parts, fmt.Sprintf("%s %.2f", name, n))
-			}
-		}
-		fmt.Fprintf(t, "  %s\t%s\t%.1f\t%s\n", c.Title, processesText(c.Processes), c.Sum, strings.Join(parts, ", "))
+		fmt.Fprintf(t, "  %s\t%s\t%.1f\t%s\n", c.Title, processesText(c.Processes), c.Sum, counts(c.ByName))
 	}
 	t.Flush()
+}
+
+// counts names what happens, the most frequent first.
+func counts(byName map[string]float64) string {
+	names := sortedKeys(byName)
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(byName[b], byName[a]) })
+	var parts []string
+	for _, name := range names {
+		if n := byName[name]; n >= 0.005 {
+			parts = append(parts, fmt.Sprintf("%s %.2f", name, n))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (r *report) printMemory(w io.Writer) {
