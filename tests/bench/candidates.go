@@ -144,7 +144,7 @@ func startSessfs(ctx context.Context, s *scope, l *lab, sc *scenario, b *binary,
 		}
 		t.servers = append(t.servers, srv)
 	}
-	if err := l.delayed(ctx, s, sc.rtt, t.servers...); err != nil {
+	if err := l.delayed(ctx, s, sc, t.servers...); err != nil {
 		return nil, err
 	}
 	for range max(1, sc.mounts) {
@@ -179,7 +179,7 @@ func peer(kind, title, note string, t *tool, handler, path string, settings ...s
 			if err != nil {
 				return nil, err
 			}
-			if err := l.delayed(ctx, s, sc.rtt, srv); err != nil {
+			if err := l.delayed(ctx, s, sc, srv); err != nil {
 				return nil, err
 			}
 			var p place

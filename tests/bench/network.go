@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// delayed puts a proxy before servers, so that a round trip lasts rtt longer.
-func (l *lab) delayed(ctx context.Context, s *scope, rtt time.Duration, servers ...*server) error {
+// delayed puts a proxy before servers, so that a round trip lasts as much longer as a scenario asks.
+func (l *lab) delayed(ctx context.Context, s *scope, sc *scenario, servers ...*server) error {
+	rtt := sc.rtt
 	if rtt == 0 || len(servers) == 0 {
 		return nil
 	}
@@ -23,15 +24,15 @@ func (l *lab) delayed(ctx context.Context, s *scope, rtt time.Duration, servers 
 			return fmt.Errorf("calibrating the delaying proxy: %w", err)
 		}
 	}
-	return startProxy(ctx, s, l.delay[rtt], servers...)
+	return startProxy(ctx, s, l.delay[rtt], sc.connects, servers...)
 }
 
-func startProxy(ctx context.Context, s *scope, delay time.Duration, servers ...*server) error {
+func startProxy(ctx context.Context, s *scope, delay time.Duration, connects bool, servers ...*server) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	args := []string{"proxy", delay.String()}
+	args := []string{"proxy", fmt.Sprintf("-connect=%v", connects), delay.String()}
 	for _, srv := range servers {
 		args = append(args, srv.addr)
 	}
@@ -70,7 +71,7 @@ func (l *lab) calibrate(ctx context.Context, rtt time.Duration) (err error) {
 	delay := rtt / 2
 	for range 2 {
 		var one scope
-		if err := startProxy(ctx, &one, delay, srv); err != nil {
+		if err := startProxy(ctx, &one, delay, false, srv); err != nil {
 			return errors.Join(err, one.close())
 		}
 		r, err := roundTrip(ctx, rtt, srv)

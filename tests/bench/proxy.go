@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -21,18 +22,23 @@ const (
 	maxQueued = 64 << 20
 )
 
-// proxyMain is `bench proxy DELAY TARGET [TARGET]`: it prints the address that stands for each target, and serves until it is
-// ended.
+// proxyMain is `bench proxy [-connect] DELAY TARGET [TARGET]`: it prints the address that stands for each target, and
+// serves until it is ended.
 func proxyMain(args []string) error {
-	if len(args) < 2 {
-		return errors.New("usage: bench proxy DELAY TARGET [TARGET]")
+	f := flag.NewFlagSet("bench proxy", flag.ContinueOnError)
+	connect := f.Bool("connect", false, "a connection takes a round trip to be made")
+	if err := f.Parse(args); err != nil {
+		return err
 	}
-	delay, err := time.ParseDuration(args[0])
+	if f.NArg() < 2 {
+		return errors.New("usage: bench proxy [-connect] DELAY TARGET [TARGET]")
+	}
+	delay, err := time.ParseDuration(f.Arg(0))
 	if err != nil {
 		return err
 	}
-	p := &proxy{delay: delay}
-	for _, target := range args[1:] {
+	p := &proxy{delay: delay, connect: *connect}
+	for _, target := range f.Args()[1:] {
 		address, err := p.listen(target)
 		if err != nil {
 			return err
@@ -45,6 +51,7 @@ func proxyMain(args []string) error {
 
 type proxy struct {
 	delay     time.Duration // of one direction
+	connect   bool          // what a new client says first arrives a round trip later: it would have waited for that long
 	listeners []listener
 	pairs     []*pair
 	buf       [chunkSize]byte
@@ -65,9 +72,11 @@ type half struct {
 	from, to int
 	queue    []chunk
 	queued   int
-	ended    bool // from has said that nothing more comes
-	finished bool // and to was told
-	full     bool // to takes nothing at the moment
+	fresh    bool      // what comes first is to be delayed by a round trip more
+	earliest time.Time // nothing is passed on before
+	ended    bool      // from has said that nothing more comes
+	finished bool      // and to was told
+	full     bool      // to takes nothing at the moment
 }
 
 type chunk struct {
@@ -187,21 +196,28 @@ func (p *proxy) accept(l listener) {
 		for _, fd := range []int{client, server} {
 			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		}
-		p.pairs = append(p.pairs, &pair{halves: [2]half{{from: client, to: server}, {from: server, to: client}}})
+		p.pairs = append(p.pairs, &pair{halves: [2]half{{from: client, to: server, fresh: p.connect}, {from: server, to: client}}})
 	}
 }
 
 func (p *proxy) read(c *pair, h *half) {
 	n, err := unix.Read(h.from, p.buf[:])
+	due := time.Now().Add(p.delay)
+	if h.fresh && n > 0 {
+		h.fresh, h.earliest = false, due.Add(2*p.delay)
+	}
+	if due.Before(h.earliest) {
+		due = h.earliest
+	}
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 	case err != nil:
 		c.dead = true
 	case n == 0:
 		h.ended = true
-		h.queue = append(h.queue, chunk{due: time.Now().Add(p.delay)})
+		h.queue = append(h.queue, chunk{due: due})
 	default:
-		h.queue = append(h.queue, chunk{time.Now().Add(p.delay), append([]byte(nil), p.buf[:n]...)})
+		h.queue = append(h.queue, chunk{due, append([]byte(nil), p.buf[:n]...)})
 		h.queued += n
 	}
 }

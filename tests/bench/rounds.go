@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -70,14 +69,18 @@ func (b *bench) cost(sc *scenario) time.Duration {
 }
 
 // scenario runs candidates in turn, A B A B …; one that fails is out of the later rounds.
-func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candidate) (res *result, err error) {
-	res = &result{Key: sc.key, Title: sc.title, scenario: sc}
-	var s scope
-	defer func() { err = errors.Join(err, s.close()) }()
+func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candidate) (*result, error) {
+	res := &result{Key: sc.key, Title: sc.title, scenario: sc}
 	targets := make(map[*outcome]*target)
 	for _, c := range candidates {
 		o := &outcome{Candidate: c.key, Title: c.title, candidate: c}
 		res.Outcomes = append(res.Outcomes, o)
+		var s scope
+		defer func() {
+			if err := s.close(); err != nil {
+				b.fail(o, sc, fmt.Errorf("at its end: %w", err))
+			}
+		}()
 		t, err := c.start(ctx, &s, b.lab, sc)
 		if ctx.Err() != nil {
 			return res, ctx.Err()
@@ -129,6 +132,9 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 
 // fail takes a candidate out of the rounds, with the reason.
 func (b *bench) fail(o *outcome, sc *scenario, err error) {
+	if o.Failed != "" {
+		err = fmt.Errorf("%s\n%w", o.Failed, err)
+	}
 	o.Failed = err.Error()
 	b.progress.say("%s: %s failed: %s", sc.title, o.Title, brief(o.Failed))
 }

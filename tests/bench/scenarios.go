@@ -10,6 +10,7 @@ type scenario struct {
 	sessions   int // of each process
 	keep       bool
 	rtt        time.Duration
+	connects   bool // making a connection takes a round trip too
 	hot        bool // one session for all, counted up
 	mounts     int  // of sessfs; 0: one
 	kinds      []string
@@ -35,6 +36,8 @@ func scenarios() []*scenario {
 			quick: []string{kindSessfs, kindKeep, kindLocked, kindPecl}},
 		{key: "1p-1k-1ms", title: "1 process, 1 kB, round trip 1 ms", processes: 1, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, kinds: networkKinds,
 			quick: []string{kindSessfs, kindKeep, kindLocked, kindPecl}},
+		{key: "1p-1k-1ms-connect", title: "1 process, 1 kB, round trip 1 ms, and one more for each connection", processes: 1, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, connects: true,
+			kinds: []string{kindSessfs, kindKeep, kindLocked, kindTuned, kindPecl, kindRedis}},
 		{key: "8p-1k-1ms", title: "8 processes, 1 kB, round trip 1 ms", processes: 8, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, kinds: networkKinds},
 		{key: "8p-1k-unchanged", title: "8 processes, 1 kB, unchanged", processes: 8, bytes: 1 << 10, sessions: 100, keep: true,
 			kinds: []string{kindSessfs, kindKeep, kindEmbedded, kindLocked, kindUnlocked, kindPecl, kindRedis, kindTmpfs}},
