@@ -212,3 +212,12 @@ func TestProxyPassesRefusalsOn(t *testing.T) {
 		t.Errorf("nobody listens behind the proxy, and a read got %d bytes, %v", n, err)
 	}
 }
+
+func TestAWrongRoundTripIsSeen(t *testing.T) {
+	for proxy, want := range map[float64]bool{700: true, 930: true, 1050: false, 1120: false, 1200: true} {
+		r := rtt{Asked: 1000, Direct: trip{Median: 50}, Proxy: trip{Median: proxy}}
+		if r.off() != want {
+			t.Errorf("%v µs: off is %v", proxy, r.off())
+		}
+	}
+}

@@ -51,6 +51,9 @@ func (res *result) print(w io.Writer) {
 	fmt.Fprintln(w)
 	if p := res.RoundTrip; p != nil {
 		fmt.Fprintf(w, "round trip through the proxy: %.0f µs, 99%% within %.0f; without it: %.0f µs, 99%% within %.0f\n", p.Proxy.Median, p.Proxy.P99, p.Direct.Median, p.Direct.P99)
+		if p.off() {
+			fmt.Fprintln(w, "that is not what was asked for: the machine is busy, and these figures are not to be trusted")
+		}
 	}
 	t := newTable(w)
 	unit := "cycles/s"
