@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -20,7 +21,7 @@ type footprint struct {
 	Failed    string  `json:"failed,omitempty"`
 }
 
-// Two processes keep a small machine busy; more would only make the load longer to start.
+// As many as keep a small machine busy.
 const memoryProcesses = 4
 
 // memory starts, changes and closes many sessions of 1 kB, each once.
@@ -49,7 +50,13 @@ func (b *bench) memoryIn(ctx context.Context, s *scope, c *candidate, out *footp
 			return err
 		}
 	}
+	watching, stop := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer stop()
+	watcher.Go(func() { b.watch(watching, t, out.Sessions, c.title) })
 	answers, err := run(ctx, b.lab.dir, 15*time.Minute, workers, read("VmRSS", &out.Before), read("VmRSS", &out.After))
+	stop()
 	if err != nil {
 		return err
 	}
@@ -65,4 +72,20 @@ func (b *bench) memoryIn(ctx context.Context, s *scope, c *candidate, out *footp
 		return fmt.Errorf("%d sessions of %d", done, out.Sessions)
 	}
 	return read("VmHWM", &out.Peak)()
+}
+
+// watch shows every few seconds how many sessions were stored.
+func (b *bench) watch(ctx context.Context, t *target, sessions int, title string) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if f, err := figuresOf(ctx, t.hosts); err == nil {
+			b.progress.show(fmt.Sprintf("memory: %.0f of %d sessions: %s", f.operations["WRITE"], sessions, title))
+		}
+	}
 }

@@ -38,6 +38,11 @@ func columns() int {
 func (p *progress) next(cost time.Duration, what string) {
 	p.passed += p.step
 	p.step = cost
+	p.show(what)
+}
+
+// show says how far what runs has come.
+func (p *progress) show(what string) {
 	done := float64(p.passed) / float64(max(p.planned, 1))
 	text := fmt.Sprintf("%3.0f %%  %s left  %s", 100*done, p.left().Round(time.Second), what)
 	if p.terminal {
