@@ -1,6 +1,7 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
 # sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
+# sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
 GO          ?= go
 PREFIX      ?= /usr
 DESTDIR     ?=
@@ -14,8 +15,13 @@ TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
+# What the benchmark needs beside them.
+BENCH_PACKAGES := php-memcached php-memcache php-redis redis-server strace
+OUT            ?= bench-results
 
-.PHONY: build demo test scale check deps go install clean
+
+
+.PHONY: build demo test scale bench check deps bench-deps go install clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
@@ -27,15 +33,25 @@ demo: go deps build
 	./tests/demo/demo.sh bin/sessfs
 
 # apt-get starts servers that it installs; nothing here wants them running.
+define apt-install
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.sessfs && chmod +x /usr/sbin/policy-rc.d.sessfs && \
+{ [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.sessfs /usr/sbin/policy-rc.d; made=1; }; }; \
+apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; code=$$?; \
+rm -f /usr/sbin/policy-rc.d.sessfs; [ -z "$$made" ] || rm -f /usr/sbin/policy-rc.d; exit $$code
+endef
+
 deps:
 	@missing=; for t in $(TOOLS); do command -v $$t >/dev/null || missing=1; done; ls /usr/sbin/php-fpm* >/dev/null 2>&1 || missing=1; \
-	if [ -n "$$missing" ]; then \
-		printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.sessfs && chmod +x /usr/sbin/policy-rc.d.sessfs && \
-		{ [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.sessfs /usr/sbin/policy-rc.d; made=1; }; }; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; code=$$?; \
-		rm -f /usr/sbin/policy-rc.d.sessfs; [ -z "$$made" ] || rm -f /usr/sbin/policy-rc.d; exit $$code; \
-	fi
+	if [ -n "$$missing" ]; then $(call apt-install,$(PACKAGES)); fi
 	@[ -e /dev/fuse ] || modprobe fuse || { echo "there is no /dev/fuse: the tests mount filesystems (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"; exit 1; }
+
+bench-deps: deps
+	@missing=; for p in $(BENCH_PACKAGES); do dpkg -s $$p 2>/dev/null | grep -q '^Status: .* installed$$' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then $(call apt-install,$$missing); fi
+
+bench: bench-deps build
+	$(GO) build -trimpath -o bin/bench ./tests/bench
+	bin/bench -sessfs bin/sessfs -out '$(OUT)' $(if $(QUICK),-quick)
 
 check: $(STATICCHECK)
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
