@@ -71,6 +71,7 @@ type Holder struct {
 	Boot  string // the kernel's boot id: pids of another boot mean nothing
 	PID   uint32
 	Since time.Time
+	Token string // of the lease, where the holder was read from a lock: two leases of one process differ in it
 }
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.

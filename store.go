@@ -71,8 +71,8 @@ type Backend interface {
 	TryLock(ctx context.Context, id ID, holder Holder) (*Lease, *Session, error)
 	// Read reads the session.
 	Read(ctx context.Context, id ID) (*Session, error)
-	// Locked tells whether anybody holds the session's lock, and who: one round trip, cheaper than TryLock. The holder
-	// is nil when nobody does.
+	// Locked tells whether anybody holds the session's lock, and who, with the token of its lease: one round trip,
+	// cheaper than TryLock. The holder is nil when nobody does.
 	Locked(ctx context.Context, id ID) (*Holder, error)
 	// Commit stores attr and data as the version after base, if base is still what the servers have (for a Missing
 	// base: if they have nothing). With a lease the commit is acknowledged only if the lease still stood after the

@@ -121,7 +121,8 @@ func (c *Cluster) Locked(ctx context.Context, id sessfs.ID) (*sessfs.Holder, err
 	if err != nil || !items[0].found {
 		return nil, err
 	}
-	_, h := decodeLock(items[0].value)
+	token, h := decodeLock(items[0].value)
+	h.Token = token
 	return &h, nil
 }
 

@@ -75,7 +75,7 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.leases.Add(-1) // the place was an absent waiter's
 	}
 	if e.lease == nil && !e.acquiring {
-		m.acquire(e, 0)
+		m.acquire(e, false)
 	}
 	mu.Unlock()
 	return c.await(ctx, w)
@@ -168,6 +168,7 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 	e.shard.mu.Lock()
 	lease := e.lease
 	e.shard.mu.Unlock()
+	asked := sessfs.Boottime()
 	s, err := m.b.Read(context.WithoutCancel(ctx), e.id)
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
@@ -183,7 +184,7 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 		return nil, c.err
 	}
 	if e.lease == lease {
-		e.current, e.sure, c.seen = s, true, s
+		e.current, e.asked, e.sure, c.seen = s, asked, true, s
 	}
 	return s, nil
 }
@@ -222,10 +223,11 @@ func (c *claim) Commit(ctx context.Context, base *sessfs.Session, attr sessfs.At
 		lease = e.lease
 	}
 	mu.Unlock()
+	asked := sessfs.Boottime()
 	s, err := m.count(m.b.Commit(ctx, e.id, base, attr, data, lease))
 	mu.Lock()
 	defer mu.Unlock()
-	m.committed(e, lease, s, err)
+	m.committed(e, lease, s, asked, err)
 	if err == nil {
 		c.seen = s
 		if holds && e.lease == lease {

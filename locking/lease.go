@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"time"
 
 	"sessfs"
 )
@@ -22,13 +20,13 @@ func (m *Manager) checkDeadline(e *entry) {
 	}
 }
 
-// adopt notes a lease that was won, and what was read under it.
-func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session) {
+// adopt notes a lease that was won, and what was read under it by a question sent at asked.
+func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session, asked int64) {
 	e.lease = l
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
 	e.handOvers = 0
-	e.current, e.sure, e.committed = v, true, false
+	e.current, e.asked, e.sure, e.committed = v, asked, true, false
 	m.counters.leases.Add(1)
 	m.watch()
 }
@@ -74,7 +72,7 @@ func (m *Manager) lose(e *entry, err error) {
 func (m *Manager) settle(e *entry) {
 	if e.lease == nil {
 		if e.queue.waiting() && !e.acquiring {
-			m.acquire(e, 0)
+			m.acquire(e, false)
 		}
 		return
 	}
@@ -87,7 +85,7 @@ func (m *Manager) settle(e *entry) {
 	now := sessfs.Boottime()
 	if len(e.queue.holders) == 0 && e.handOvers > 0 && (e.handOvers >= m.opts.HandOvers || now-e.leasedAt > int64(m.opts.Hold)) {
 		m.giveBack(e)
-		m.acquire(e, 2*m.opts.PollMin+rand.N(2*m.opts.PollMin+1))
+		m.acquire(e, true)
 		return
 	}
 	if granted := e.queue.next(); len(granted) > 0 {
@@ -131,119 +129,6 @@ func (m *Manager) take(e *entry, out func(*waiter) bool) []*waiter {
 		}
 	}
 	return taken
-}
-
-// acquire starts the wait for the lease, for all waiters of the session together. It is not called while one runs.
-func (m *Manager) acquire(e *entry, delay time.Duration) {
-	if m.ctx.Err() != nil {
-		m.failWaiters(e, sessfs.ErrClosed)
-		return
-	}
-	e.acquiring = true
-	e.refs++
-	m.running.Add(1)
-	go func() {
-		defer m.running.Done()
-		m.wait(e, delay)
-		e.shard.mu.Lock()
-		defer e.shard.mu.Unlock()
-		e.acquiring = false
-		m.settle(e)
-		e.done()
-	}()
-}
-
-// wait tries and polls until the lease is here, nobody waits any more, or the servers fail. Called without the mutex.
-func (m *Manager) wait(e *entry, delay time.Duration) {
-	start, warned := time.Now(), false
-	interval := m.opts.PollMin
-	for {
-		if delay > 0 {
-			select {
-			case <-m.ctx.Done():
-				return
-			case <-time.After(delay):
-			}
-		}
-		held, wanted := m.attempt(e)
-		if held || !wanted {
-			return
-		}
-		for {
-			if time.Since(start) > 100*m.opts.PollMin {
-				interval = min(interval*3/2, m.opts.PollMax)
-			}
-			select {
-			case <-m.ctx.Done():
-				return
-			case <-time.After(interval/2 + rand.N(interval)):
-			}
-			if !m.wanted(e) {
-				return
-			}
-			h, err := m.b.Locked(m.ctx, e.id)
-			if err != nil {
-				m.failAll(e, err)
-				return
-			}
-			if h == nil {
-				break
-			}
-			if !warned && time.Since(start) > m.opts.WarnAfter {
-				warned = true
-				m.opts.Log.Warn("a session's lock is waited for", "session", e.id.Hash(), "for", time.Since(start).Round(time.Millisecond),
-					"holder_host", h.Host, "holder_pid", h.PID, "held_since", h.Since)
-			}
-		}
-		delay = 0
-	}
-}
-
-// attempt tries once for the lease. Called without the mutex.
-func (m *Manager) attempt(e *entry) (held, wanted bool) {
-	e.shard.mu.Lock()
-	var pid uint32
-	for _, w := range e.queue.waiters {
-		if w.absent == 0 {
-			pid = w.claim.pid
-			break
-		}
-	}
-	e.shard.mu.Unlock()
-	lease, v, err := m.b.TryLock(m.ctx, e.id, m.holder(pid))
-	if err != nil {
-		m.failAll(e, err)
-		return false, false
-	}
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	if lease != nil {
-		m.adopt(e, lease, v)
-		if granted := e.queue.next(); len(granted) > 0 {
-			m.answer(e, granted)
-		}
-		return true, true
-	}
-	for _, w := range m.take(e, func(w *waiter) bool { return w.try }) {
-		w.granted <- grant{err: fmt.Errorf("session %s: %w", e.id.Hash(), sessfs.ErrLocked)}
-	}
-	return false, e.queue.waiting()
-}
-
-func (m *Manager) wanted(e *entry) bool {
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	return e.queue.waiting()
-}
-
-// failAll ends all waits because the servers failed. Called without the mutex.
-func (m *Manager) failAll(e *entry, err error) {
-	if m.ctx.Err() != nil {
-		err = sessfs.ErrClosed
-	}
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	m.failWaiters(e, err)
 }
 
 // renew keeps a lease that is in use. Called without the mutex.

@@ -31,8 +31,9 @@ type Options struct {
 	HandOvers int           // local hand-overs before the lease goes back to the servers; default 8
 	Hold      time.Duration // the same as a time; default 50 ms
 	Unasked   time.Duration // how long a lease that OPEN won is kept for a claim that does not ask; default 100 ms
-	PollMin   time.Duration // first interval of a wait for another host; default 1 ms
+	PollMin   time.Duration // shortest interval of a wait for another host; default 1 ms
 	PollMax   time.Duration // longest interval; default 25 ms
+	Yield     time.Duration // how long a lock that was just given back is left to other hosts; default 3 ms
 	WarnAfter time.Duration // a wait longer than this is logged; default 5 s
 }
 
@@ -41,6 +42,10 @@ type Settings struct {
 	Lease time.Duration // life of a lease that is not renewed
 	Wait  time.Duration // longest wait for a lock; 0: as long as it takes
 }
+
+// fresh is for how long an opener that will ask for the lock is shown, without a round trip, what this host read or
+// stored under its lease.
+const fresh = 20 * time.Millisecond
 
 const shards = 64
 
@@ -80,8 +85,9 @@ type entry struct {
 	handOvers int
 	unasked   int64 // until when the lease stays for an opener that has not asked
 
-	// current is what was last read or stored under this lease; sure while nothing speaks against it.
+	// current is what was last read or stored under this lease, at asked (Boottime); sure while nothing speaks against it.
 	current   *sessfs.Session
+	asked     int64
 	sure      bool
 	committed bool // the present holder has stored
 }
@@ -95,6 +101,7 @@ func New(b sessfs.Backend, o Options) *Manager {
 	setDefault(&o.Unasked, 100*time.Millisecond)
 	setDefault(&o.PollMin, time.Millisecond)
 	setDefault(&o.PollMax, 25*time.Millisecond)
+	setDefault(&o.Yield, 3*time.Millisecond)
 	setDefault(&o.WarnAfter, 5*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -177,6 +184,14 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 		e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 	}
 	e.acquiring = e.acquiring || try
+	now := sessfs.Boottime()
+	if intent && e.standing() && e.sure && now-e.asked < int64(fresh) {
+		// Somebody here has the lock and has just read or stored: what it leaves behind comes with the lock.
+		defer s.mu.Unlock()
+		c.seen = e.current
+		m.counters.claims.Add(1)
+		return c, e.current, nil
+	}
 	s.mu.Unlock()
 
 	var lease *sessfs.Lease
@@ -192,7 +207,7 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	if try {
 		e.acquiring = false
 		if lease != nil {
-			m.adopt(e, lease, v)
+			m.adopt(e, lease, v, now)
 			e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 			c.seen = v
 		}
@@ -208,7 +223,17 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 
 // Read implements sessfs.Store.
 func (m *Manager) Read(ctx context.Context, id sessfs.ID) (*sessfs.Session, error) {
-	return m.b.Read(ctx, id)
+	v, err := m.b.Read(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s := m.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[id]; e != nil && e.current != nil && e.current.Version != v.Version {
+		e.sure = false
+	}
+	return v, nil
 }
 
 // Commit implements sessfs.Store.
@@ -234,10 +259,11 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 		defer m.b.Unlock(own)
 		return m.count(m.b.Commit(ctx, id, base, attr, data, own))
 	}
+	asked := sessfs.Boottime()
 	v, err := m.count(m.b.Commit(ctx, id, base, attr, data, lease))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.committed(e, lease, v, err)
+	m.committed(e, lease, v, asked, err)
 	return v, err
 }
 
@@ -251,14 +277,14 @@ func (m *Manager) count(v *sessfs.Session, err error) (*sessfs.Session, error) {
 	return v, err
 }
 
-// committed notes what a commit under lease brought. The caller holds the shard's mu.
-func (m *Manager) committed(e *entry, lease *sessfs.Lease, v *sessfs.Session, err error) {
+// committed notes what a commit under lease, sent at asked, brought. The caller holds the shard's mu.
+func (m *Manager) committed(e *entry, lease *sessfs.Lease, v *sessfs.Session, asked int64, err error) {
 	if lease == nil || e.lease != lease {
 		return
 	}
 	switch {
 	case err == nil:
-		e.current, e.sure = v, true
+		e.current, e.asked, e.sure = v, asked, true
 	case errors.Is(err, sessfs.ErrLockLost):
 		m.lose(e, err)
 	default:

@@ -163,6 +163,7 @@ func (b *Backend) Locked(_ context.Context, id sessfs.ID) (*sessfs.Holder, error
 	defer s.mu.Unlock()
 	if it := s.get(id); it != nil && it.lock != nil {
 		h := it.lock.holder
+		h.Token = it.lock.token
 		return &h, nil
 	}
 	return nil, nil
