@@ -71,7 +71,14 @@ type Holder struct {
 	Boot  string // the kernel's boot id: pids of another boot mean nothing
 	PID   uint32
 	Since time.Time
-	Token string // of the lease, where the holder was read from a lock: two leases of one process differ in it
+	// Keep is for how long the holder's host may serve the session from memory, without the lock being used, after its
+	// last answer from the servers; 0: not at all.
+	Keep time.Duration
+	// Token is the lease's, where the holder was read from a lock: two leases of one process differ in it.
+	Token string
+	// Marked, where the holder was read from a lock: somebody has left a mark that this lease is wanted, and the holder
+	// has not answered it.
+	Marked bool
 }
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.
@@ -81,6 +88,10 @@ type Lease struct {
 	// Deadline is when this host must stop relying on the lease: on CLOCK_BOOTTIME, in nanoseconds (see Boottime),
 	// which goes on while a machine is suspended. It is moved only by Backend.Renew. Guarded by the owner of the lease.
 	Deadline int64
+	// Keep is the Holder's: what other hosts reckon with.
+	Keep time.Duration
+	// Look makes Backend.Commit look for a mark, and Marked says that there is one: somebody elsewhere wants this lease.
+	Look, Marked bool
 	// Ref is the Backend's own.
 	Ref any
 }

@@ -66,11 +66,18 @@ func (w *classic) store(p place, st storing, deadline time.Time) (stored, error)
 	if err != nil || !st.lock {
 		return out, err
 	}
-	items, _, err := w.get(p.conn, []string{p.lock}, deadline)
+	keys := []string{p.lock}
+	if st.look {
+		keys = append(keys, p.mark())
+	}
+	items, _, err := w.get(p.conn, keys, deadline)
 	if err != nil {
 		return stored{}, &serverError{label: w.s.label, reason: err, maybe: true}
 	}
 	out.lock = items[0]
+	if st.look {
+		out.look = items[1]
+	}
 	return out, nil
 }
 

@@ -181,7 +181,7 @@ func everyone(t *testing.T, c *Cluster, timeout time.Duration) {
 			case 2:
 				_, err = c.Commit(ctx, id, &sessfs.Session{}, sessfs.Attr{}, []byte("x"), nil)
 			case 3:
-				_, err = c.Destroy(ctx, id)
+				_, _, err = c.Destroy(ctx, id)
 			}
 			if !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "c1") {
 				t.Errorf("error %v", err)

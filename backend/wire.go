@@ -37,6 +37,7 @@ type storing struct {
 	mark       uint32 // the item's flags: a part of the nonce, by which a new cas is known as one's own
 	exptime    int64
 	lock       bool // read the lock afterwards
+	look       bool // read the mark of those who want it, too
 }
 
 // stored is what became of it.
@@ -44,6 +45,7 @@ type stored struct {
 	code  code // codeStored, codeNotStored, codeExists, codeNotFound or codeRefused
 	words string
 	lock  item
+	look  item
 	cas   uint64 // of the new item; 0: not known
 	epoch uint64
 }
@@ -120,6 +122,9 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 	if st.lock {
 		b.get(p.lock, "v c")
 	}
+	if st.look {
+		b.get(p.mark(), "v")
+	}
 	now, err := w.s.exchange(b, p.conn, epoch, deadline)
 	if err != nil {
 		return stored{}, err
@@ -133,6 +138,9 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 			return stored{}, &serverError{label: w.s.label, reason: w.s.refused(b.replies[2].words), maybe: true}
 		}
 		out.lock = b.replies[2].item
+	}
+	if st.look {
+		out.look = b.replies[len(b.replies)-1].item // refused: no mark
 	}
 	return out, nil
 }

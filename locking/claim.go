@@ -57,9 +57,11 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.settle(e)
 	}
 	if e.lease != nil && q.free(kind) && !q.waiting() {
+		now := sessfs.Boottime()
+		m.use(e, now)
 		q.grant(c, kind)
-		c.since = sessfs.Boottime()
-		s, sure := c.news()
+		c.since = now
+		s, sure := c.news(now)
 		mu.Unlock()
 		if sure {
 			return s, nil
@@ -75,7 +77,7 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.leases.Add(-1) // the place was an absent waiter's
 	}
 	if e.lease == nil && !e.acquiring {
-		m.acquire(e, false)
+		m.acquire(e)
 	}
 	mu.Unlock()
 	return c.await(ctx, w)
@@ -93,10 +95,10 @@ func (c *claim) usable() error {
 }
 
 // news returns what the new holder has not seen yet, and whether that is sure. The caller holds the shard's mu.
-func (c *claim) news() (*sessfs.Session, bool) {
+func (c *claim) news(now int64) (*sessfs.Session, bool) {
 	e := c.e
-	e.unasked, e.committed = 0, false
-	if !e.sure || e.current == nil {
+	e.unasked, e.committed, e.unmarked = 0, false, false
+	if now >= e.sure {
 		return nil, false
 	}
 	if c.seen == e.current {
@@ -168,7 +170,6 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 	e.shard.mu.Lock()
 	lease := e.lease
 	e.shard.mu.Unlock()
-	asked := sessfs.Boottime()
 	s, err := m.b.Read(context.WithoutCancel(ctx), e.id)
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
@@ -184,7 +185,7 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 		return nil, c.err
 	}
 	if e.lease == lease {
-		e.current, e.asked, e.sure, c.seen = s, asked, true, s
+		e.current, e.sure, c.seen = s, forever, s
 	}
 	return s, nil
 }
@@ -198,14 +199,10 @@ func (c *claim) Unlock() {
 
 // release gives c's lock up. The caller holds the shard's mu.
 func (c *claim) release() {
-	e := c.e
-	if !e.queue.release(c) {
-		return
+	if c.e.queue.release(c) {
+		c.m.released(c.e)
+		c.m.settle(c.e)
 	}
-	// An unlocked destroy by another host is possible at any time: what was read is old news for the next holder;
-	// what was stored just now is not.
-	e.sure = e.sure && e.committed
-	c.m.settle(e)
 }
 
 // Commit implements sessfs.Claim.
@@ -223,17 +220,21 @@ func (c *claim) Commit(ctx context.Context, base *sessfs.Session, attr sessfs.At
 		lease = e.lease
 	}
 	mu.Unlock()
-	asked := sessfs.Boottime()
-	s, err := m.count(m.b.Commit(ctx, e.id, base, attr, data, lease))
+	var s *sessfs.Session
+	var err error
+	if holds {
+		s, err = m.commit(ctx, e, lease, base, attr, data)
+	} else {
+		s, err = m.count(m.b.Commit(ctx, e.id, base, attr, data, nil))
+	}
 	mu.Lock()
 	defer mu.Unlock()
-	m.committed(e, lease, s, asked, err)
 	if err == nil {
 		c.seen = s
 		if holds && e.lease == lease {
 			e.committed = true
 		} else {
-			e.sure = false
+			m.distrust(e)
 		}
 	}
 	return s, err
@@ -278,10 +279,8 @@ func (c *claim) Close() {
 	}
 	e.refs--
 	if e.queue.release(c) {
-		e.sure = e.sure && e.committed
+		m.released(e)
 	}
 	m.settle(e)
-	if e.refs == 0 && e.lease == nil {
-		delete(e.shard.entries, e.id)
-	}
+	e.drop()
 }

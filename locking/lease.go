@@ -26,27 +26,66 @@ func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session, asked int6
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
 	e.handOvers = 0
-	e.current, e.asked, e.sure, e.committed = v, asked, true, false
+	e.current, e.asked, e.sure = v, asked, forever
+	e.used, e.lookAt = e.leasedAt, e.leasedAt+int64(lookMin)
 	m.counters.leases.Add(1)
+	if l.Keep > 0 {
+		m.watched.Add(1)
+	}
 	m.watch()
 }
 
 // forget ends the lease here.
 func (m *Manager) forget(e *entry) {
-	e.lease, e.current, e.sure, e.committed = nil, nil, false, false
+	m.unkeep(e)
+	if e.lease.Keep > 0 {
+		m.watched.Add(-1)
+	}
+	e.lease, e.current, e.sure = nil, nil, 0
+	e.committed, e.unmarked, e.marked, e.waited = false, false, false, false
 	m.counters.leases.Add(-1)
 	m.leases.Add(-1)
 }
 
-// giveBack frees the lease for other hosts.
+// giveBack frees the lease for other hosts. Where one of them waits it has the next turn.
 func (m *Manager) giveBack(e *entry) {
 	if e.lease == nil {
 		return
 	}
+	if e.marked {
+		m.yield(e)
+	}
 	m.b.Unlock(e.lease)
 	m.forget(e)
-	if e.refs == 0 {
-		delete(e.shard.entries, e.id)
+	e.drop()
+}
+
+// yield leaves the lock, which is about to be given back, to other hosts for as long as they may need to notice.
+func (m *Manager) yield(e *entry) {
+	now := sessfs.Boottime()
+	p := pace{shortest: m.opts.PollMin, longest: m.opts.PollMax, since: e.leasedAt}
+	if e.yield == 0 {
+		m.watch() // for its end
+	}
+	e.yield = now + int64(2*p.next("", now)+m.opts.PollMin)
+}
+
+// released notes that the lock was given up here. An unlocked destroy by another host is possible at any time: what was
+// read is old news for the next holder, but where destroy waits for those who keep the lease; what was stored just now
+// is not.
+func (m *Manager) released(e *entry) {
+	if !e.committed {
+		e.sure = min(e.sure, m.keepEnd(e))
+	}
+	e.used = sessfs.Boottime()
+	e.lookAt = min(e.lookAt, e.used+int64(lookMin))
+}
+
+// distrust makes the next holder read.
+func (m *Manager) distrust(e *entry) {
+	e.sure = 0
+	if e.kept {
+		m.giveBack(e)
 	}
 }
 
@@ -72,20 +111,23 @@ func (m *Manager) lose(e *entry, err error) {
 func (m *Manager) settle(e *entry) {
 	if e.lease == nil {
 		if e.queue.waiting() && !e.acquiring {
-			m.acquire(e, false)
-		}
-		return
-	}
-	if !e.queue.waiting() {
-		if len(e.queue.holders) == 0 && (e.refs == 0 || e.unasked <= sessfs.Boottime()) {
-			m.giveBack(e)
+			m.acquire(e)
 		}
 		return
 	}
 	now := sessfs.Boottime()
-	if len(e.queue.holders) == 0 && e.handOvers > 0 && (e.handOvers >= m.opts.HandOvers || now-e.leasedAt > int64(m.opts.Hold)) {
+	if !e.queue.waiting() {
+		if len(e.queue.holders) == 0 && (e.refs == 0 || e.unasked <= now) && !m.keepIdle(e, now) {
+			m.giveBack(e)
+		}
+		return
+	}
+	// This host has had its turn when others wait, or may wait: the last holder's commit did not show that nobody does.
+	turn := e.handOvers >= m.opts.HandOvers || now-e.leasedAt > int64(m.opts.Hold)
+	if len(e.queue.holders) == 0 && e.handOvers > 0 && turn && (e.marked || !e.unmarked) {
+		m.yield(e)
 		m.giveBack(e)
-		m.acquire(e, true)
+		m.acquire(e)
 		return
 	}
 	if granted := e.queue.next(); len(granted) > 0 {
@@ -100,14 +142,15 @@ func (m *Manager) answer(e *entry, granted []*waiter) {
 	for _, w := range granted {
 		w.claim.since = now
 		var s *sessfs.Session
-		if e.sure {
+		if now < e.sure {
 			s = e.current
 			w.claim.seen = s
 		}
 		w.granted <- grant{session: s}
 	}
 	if len(granted) > 0 {
-		e.unasked, e.committed = 0, false
+		m.use(e, now)
+		e.unasked, e.committed, e.unmarked = 0, false, false
 	}
 }
 
@@ -129,6 +172,21 @@ func (m *Manager) take(e *entry, out func(*waiter) bool) []*waiter {
 		}
 	}
 	return taken
+}
+
+// startRenewal renews the lease in the background.
+func (m *Manager) startRenewal(e *entry) {
+	if e.renewing || m.ctx.Err() != nil {
+		return
+	}
+	e.renewing = true
+	e.refs++
+	lease := e.lease
+	m.running.Add(1)
+	go func() {
+		defer m.running.Done()
+		m.renew(e, lease)
+	}()
 }
 
 // renew keeps a lease that is in use. Called without the mutex.

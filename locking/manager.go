@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,8 @@ type Options struct {
 	Unasked   time.Duration // how long a lease that OPEN won is kept for a claim that does not ask; default 100 ms
 	PollMin   time.Duration // shortest interval of a wait for another host; default 1 ms
 	PollMax   time.Duration // longest interval; default 25 ms
-	Yield     time.Duration // how long a lock that was just given back is left to other hosts; default 3 ms
+	KeptMax   int           // leases that are kept; default 1024
+	KeptBytes int64         // bytes of their sessions; default 32 MiB
 	WarnAfter time.Duration // a wait longer than this is logged; default 5 s
 }
 
@@ -41,11 +43,14 @@ type Options struct {
 type Settings struct {
 	Lease time.Duration // life of a lease that is not renewed
 	Wait  time.Duration // longest wait for a lock; 0: as long as it takes
+	Keep  time.Duration // how long a lease that nobody here uses is kept, and its session served from memory; 0: not at all
 }
 
 // fresh is for how long an opener that will ask for the lock is shown, without a round trip, what this host read or
 // stored under its lease.
 const fresh = 20 * time.Millisecond
+
+const forever = math.MaxInt64
 
 const shards = 64
 
@@ -58,7 +63,11 @@ type Manager struct {
 	shards   [shards]shard
 	counters counters
 
-	leases  atomic.Int64  // that the keeper must look after, and absent waiters
+	leases  atomic.Int64  // that the keeper must look after, absent waiters and turns left to others
+	watched atomic.Int64  // leases that are looked after for marks
+	looking atomic.Bool   // such a look is under way
+	commits atomic.Uint64 // tells which commits look for a mark
+	kept    atomic.Int64  // bytes of sessions whose leases are kept
 	wake    chan struct{} // capacity 1: leases is not 0 any more
 	ctx     context.Context
 	end     context.CancelFunc
@@ -68,6 +77,7 @@ type Manager struct {
 type shard struct {
 	mu      sync.Mutex
 	entries map[sessfs.ID]*entry // guarded by mu, with all that is in them
+	kept    []*entry             // whose lease is kept, the oldest first; guarded by mu
 }
 
 // entry is a session that has claims here. Guarded by its shard's mu.
@@ -84,12 +94,22 @@ type entry struct {
 	acquiring bool // an attempt to get the lease is under way, or a wait for it
 	handOvers int
 	unasked   int64 // until when the lease stays for an opener that has not asked
+	yield     int64 // until when the lock, which this host has just had, is left to others; 0: it is not
 
-	// current is what was last read or stored under this lease, at asked (Boottime); sure while nothing speaks against it.
+	// current is what was last read or stored under this lease. Until sure (Boottime) it is given to the next holder
+	// without a read.
 	current   *sessfs.Session
-	asked     int64
-	sure      bool
-	committed bool // the present holder has stored
+	sure      int64
+	asked     int64 // when the question was sent whose answer last showed current, and no mark
+	committed bool  // the present holder has stored
+	unmarked  bool  // and nobody elsewhere waited then
+	marked    bool  // somebody elsewhere wants this lease
+	waited    bool  // this lease was waited for
+
+	kept   bool  // nobody here uses the lease, which is kept: see kept.go
+	size   int64 // of the session that is kept
+	used   int64 // when somebody began or ended using it
+	lookAt int64 // when the next look for a mark is due
 }
 
 var _ sessfs.Store = (*Manager)(nil)
@@ -101,7 +121,8 @@ func New(b sessfs.Backend, o Options) *Manager {
 	setDefault(&o.Unasked, 100*time.Millisecond)
 	setDefault(&o.PollMin, time.Millisecond)
 	setDefault(&o.PollMax, 25*time.Millisecond)
-	setDefault(&o.Yield, 3*time.Millisecond)
+	setDefault(&o.KeptMax, 1024)
+	setDefault(&o.KeptBytes, 32<<20)
 	setDefault(&o.WarnAfter, 5*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -118,7 +139,7 @@ func New(b sessfs.Backend, o Options) *Manager {
 	return m
 }
 
-func setDefault[T int | time.Duration](p *T, v T) {
+func setDefault[T int | int64 | time.Duration](p *T, v T) {
 	if *p == 0 {
 		*p = v
 	}
@@ -163,13 +184,19 @@ func (s *shard) use(id sessfs.ID) *entry {
 
 // done ends one use of e. The caller holds e.shard.mu.
 func (e *entry) done() {
-	if e.refs--; e.refs == 0 && e.lease == nil {
+	e.refs--
+	e.drop()
+}
+
+// drop forgets e where nothing needs it any more. The caller holds e.shard.mu.
+func (e *entry) drop() {
+	if e.refs == 0 && e.lease == nil && e.yield == 0 {
 		delete(e.shard.entries, e.id)
 	}
 }
 
 func (m *Manager) holder(pid uint32) sessfs.Holder {
-	return sessfs.Holder{Host: m.opts.Host, Boot: m.opts.Boot, PID: pid, Since: time.Now()}
+	return sessfs.Holder{Host: m.opts.Host, Boot: m.opts.Boot, PID: pid, Since: time.Now(), Keep: m.settings.Load().Keep}
 }
 
 // Open implements sessfs.Store.
@@ -178,16 +205,19 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	s.mu.Lock()
 	e := s.use(id)
 	c := &claim{m: m, e: e, pid: pid}
-	try := intent && e.lease == nil && !e.acquiring && !e.queue.waiting()
+	now := sessfs.Boottime()
+	if e.kept && !m.servable(e, now) {
+		m.giveBack(e)
+	}
+	try := intent && e.lease == nil && !e.acquiring && !e.queue.waiting() && now >= e.yield
 	if intent {
 		// A lease that is here stays for this opener, who will ask for the lock.
 		e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 	}
 	e.acquiring = e.acquiring || try
-	now := sessfs.Boottime()
-	if intent && e.standing() && e.sure && now-e.asked < int64(fresh) {
-		// Somebody here has the lock and has just read or stored: what it leaves behind comes with the lock.
+	if intent && m.servable(e, now) {
 		defer s.mu.Unlock()
+		m.use(e, now)
 		c.seen = e.current
 		m.counters.claims.Add(1)
 		return c, e.current, nil
@@ -231,7 +261,7 @@ func (m *Manager) Read(ctx context.Context, id sessfs.ID) (*sessfs.Session, erro
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[id]; e != nil && e.current != nil && e.current.Version != v.Version {
-		e.sure = false
+		m.distrust(e)
 	}
 	return v, nil
 }
@@ -241,6 +271,7 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	s := m.shard(id)
 	s.mu.Lock()
 	e := s.use(id)
+	m.checkDeadline(e)
 	lease := e.lease
 	s.mu.Unlock()
 	defer func() {
@@ -249,7 +280,12 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 		s.mu.Unlock()
 	}()
 	if lease == nil {
-		own, _, err := m.b.TryLock(ctx, id, m.holder(0))
+		h := m.holder(0)
+		h.Keep = 0
+		own, _, err := m.b.TryLock(ctx, id, h)
+		if err == nil && own == nil && m.askKeeper(ctx, id) {
+			own, _, err = m.b.TryLock(ctx, id, h)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -259,12 +295,7 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 		defer m.b.Unlock(own)
 		return m.count(m.b.Commit(ctx, id, base, attr, data, own))
 	}
-	asked := sessfs.Boottime()
-	v, err := m.count(m.b.Commit(ctx, id, base, attr, data, lease))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m.committed(e, lease, v, asked, err)
-	return v, err
+	return m.commit(ctx, e, lease, base, attr, data)
 }
 
 func (m *Manager) count(v *sessfs.Session, err error) (*sessfs.Session, error) {
@@ -277,31 +308,74 @@ func (m *Manager) count(v *sessfs.Session, err error) (*sessfs.Session, error) {
 	return v, err
 }
 
-// committed notes what a commit under lease, sent at asked, brought. The caller holds the shard's mu.
-func (m *Manager) committed(e *entry, lease *sessfs.Lease, v *sessfs.Session, asked int64, err error) {
-	if lease == nil || e.lease != lease {
-		return
+// commit stores under a lease of this host. Called without the mutex.
+func (m *Manager) commit(ctx context.Context, e *entry, lease *sessfs.Lease, base *sessfs.Session, attr sessfs.Attr, data []byte) (*sessfs.Session, error) {
+	e.shard.mu.Lock()
+	own := *lease
+	own.Look = own.Keep > 0 || e.waited || e.queue.waiting() || m.commits.Add(1)%someCommits == 0
+	e.shard.mu.Unlock()
+	asked := sessfs.Boottime()
+	v, err := m.count(m.b.Commit(ctx, e.id, base, attr, data, &own))
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	if e.lease != lease {
+		return v, err
 	}
 	switch {
 	case err == nil:
-		e.current, e.asked, e.sure = v, asked, true
+		e.current, e.sure = v, forever
+		if own.Look {
+			e.unmarked = !own.Marked
+			e.lookAt = asked + int64(lookMin)
+		}
+		if own.Marked {
+			e.marked, e.lookAt = true, asked // the look answers it
+		} else {
+			e.asked = asked
+		}
+		if len(e.queue.holders) == 0 { // a change by path
+			e.sure = min(e.sure, m.keepEnd(e))
+			m.settle(e)
+		}
 	case errors.Is(err, sessfs.ErrLockLost):
 		m.lose(e, err)
 	default:
-		e.sure = false
+		m.distrust(e)
 	}
+	return v, err
 }
 
-// Destroy implements sessfs.Store.
+// someCommits: one in so many looks for a mark where nothing else makes it look, so that a host that comes back for a
+// lock again and again, and always finds it free, learns of others that wait for it.
+const someCommits = 8
+
+// Destroy implements sessfs.Store. Where another host may go on serving the session from memory, it waits until that
+// host has seen its mark, for as long at most as that host may serve it.
 func (m *Manager) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
-	existed, err := m.b.Destroy(ctx, id)
+	m.destroyed(id)
+	existed, h, err := m.b.Destroy(ctx, id)
+	own := m.destroyed(id)
+	if err == nil && h != nil && h.Keep > 0 && h.Token != own {
+		m.askBack(ctx, id, h.Token, min(h.Keep, m.settings.Load().Lease))
+	}
+	return existed, err
+}
+
+// destroyed notes that a session is not what it was, and returns the token of this host's lease.
+func (m *Manager) destroyed(id sessfs.ID) (token string) {
 	s := m.shard(id)
 	s.mu.Lock()
-	if e := s.entries[id]; e != nil {
-		e.sure, e.committed = false, false
+	defer s.mu.Unlock()
+	e := s.entries[id]
+	if e == nil {
+		return ""
 	}
-	s.mu.Unlock()
-	return existed, err
+	e.committed = false
+	m.distrust(e)
+	if e.lease != nil {
+		token = e.lease.Token
+	}
+	return token
 }
 
 // List implements sessfs.Store.

@@ -28,9 +28,9 @@ func (p *pace) next(token string, now int64) time.Duration {
 	return min(max(time.Duration(now-p.since)/patience, p.shortest), p.longest)
 }
 
-// acquire starts the wait for the lease, for all waiters of the session together. It is not called while one runs. With
-// yield other hosts go first: this one has just had its turn. The caller holds the shard's mu.
-func (m *Manager) acquire(e *entry, yield bool) {
+// acquire starts the wait for the lease, for all waiters of the session together. It is not called while one runs. The
+// caller holds the shard's mu.
+func (m *Manager) acquire(e *entry) {
 	if m.ctx.Err() != nil {
 		m.failWaiters(e, sessfs.ErrClosed)
 		return
@@ -40,7 +40,7 @@ func (m *Manager) acquire(e *entry, yield bool) {
 	m.running.Add(1)
 	go func() {
 		defer m.running.Done()
-		m.wait(e, yield)
+		m.wait(e)
 		e.shard.mu.Lock()
 		defer e.shard.mu.Unlock()
 		e.acquiring = false
@@ -50,16 +50,21 @@ func (m *Manager) acquire(e *entry, yield bool) {
 }
 
 // wait tries and polls until the lease is here, nobody waits any more, or the servers fail. Called without the mutex.
-func (m *Manager) wait(e *entry, yield bool) {
+func (m *Manager) wait(e *entry) {
 	start, warned := sessfs.Boottime(), false
 	p := pace{shortest: m.opts.PollMin, longest: m.opts.PollMax, since: start}
-	polite := start // until when a free lock is left to others
-	if yield {
-		polite += int64(m.opts.Yield)
-	} else if held, wanted := m.attempt(e); held || !wanted {
-		return
+	polite, hurried := m.turn(e)
+	first := jitter(p.shortest)
+	if start >= polite || hurried {
+		if held, wanted := m.attempt(e); held || !wanted {
+			return
+		}
+		if hurried {
+			first = 0
+		}
 	}
-	timer := time.NewTimer(jitter(p.shortest))
+	var left mark
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -79,6 +84,8 @@ func (m *Manager) wait(e *entry, yield bool) {
 		switch {
 		case h != nil:
 			polite = 0 // somebody has had the turn
+			m.failTries(e, h, left.answered(h), now)
+			left.leave(m, e.id, h, now)
 			if !warned && time.Duration(now-start) > m.opts.WarnAfter {
 				warned = true
 				m.opts.Log.Warn("a session's lock is waited for", "session", e.id.Hash(), "for", time.Duration(now-start).Round(time.Millisecond),
@@ -93,6 +100,29 @@ func (m *Manager) wait(e *entry, yield bool) {
 			}
 			timer.Reset(jitter(p.shortest)) // another host was quicker: the lock moves
 		}
+	}
+}
+
+// turn tells until when the lock is left to others, and whether somebody must have an answer at once all the same.
+func (m *Manager) turn(e *entry) (polite int64, hurried bool) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	for _, w := range e.queue.waiters {
+		hurried = hurried || w.try
+	}
+	return e.yield, hurried
+}
+
+// failTries answers LOCK_NB while another host has the lock: at once, but where that host may only keep the lease. It
+// gets time to give it back, until it has answered the mark.
+func (m *Manager) failTries(e *entry, h *sessfs.Holder, answered bool, now int64) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	over := func(w *waiter) bool {
+		return w.try && (h.Keep == 0 || answered || now-w.since > int64(keeperTime))
+	}
+	for _, w := range m.take(e, over) {
+		w.granted <- grant{err: fmt.Errorf("session %s: %w", e.id.Hash(), sessfs.ErrLocked)}
 	}
 }
 
@@ -120,13 +150,11 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 	defer e.shard.mu.Unlock()
 	if lease != nil {
 		m.adopt(e, lease, v, asked)
+		e.waited = true
 		if granted := e.queue.next(); len(granted) > 0 {
 			m.answer(e, granted)
 		}
 		return true, true
-	}
-	for _, w := range m.take(e, func(w *waiter) bool { return w.try }) {
-		w.granted <- grant{err: fmt.Errorf("session %s: %w", e.id.Hash(), sessfs.ErrLocked)}
 	}
 	return false, e.queue.waiting()
 }
