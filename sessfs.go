@@ -76,9 +76,8 @@ type Holder struct {
 	Keep time.Duration
 	// Token is the lease's, where the holder was read from a lock: two leases of one process differ in it.
 	Token string
-	// Marked, where the holder was read from a lock: somebody has left a mark that this lease is wanted, and the holder
-	// has not answered it.
-	Marked bool
+	// Answered, where the holder was read from a lock: its host has answered a mark that this lease is wanted.
+	Answered bool
 }
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.

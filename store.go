@@ -77,8 +77,8 @@ type Backend interface {
 	TryLock(ctx context.Context, id ID, holder Holder) (*Lease, *Session, error)
 	// Read reads the session.
 	Read(ctx context.Context, id ID) (*Session, error)
-	// Locked tells whether anybody holds the session's lock, and who, with the token of its lease and whether that is
-	// marked: one round trip, cheaper than TryLock. The holder is nil when nobody does.
+	// Locked tells whether anybody holds the session's lock, and who, with the token of its lease and whether its
+	// host has answered a mark: one round trip, cheaper than TryLock. The holder is nil when nobody does.
 	Locked(ctx context.Context, id ID) (*Holder, error)
 	// Mark tells the host that has the lease with that token that somebody wants it: its next Commit with Lease.Look or
 	// its next Marked shows it. A mark ends by itself after MarkLife.
@@ -89,8 +89,8 @@ type Backend interface {
 	// Unbroken tells, without asking, whether the connection that brought the lease stands: if not, the server may have
 	// restarted without it.
 	Unbroken(lease *Lease) bool
-	// Answer takes the mark of a lease away, which tells those who left it that its host knows of them and will not
-	// serve the session from memory any more. It does not wait.
+	// Answer replaces the mark of a lease by an answer, which tells those who left it that its host knows of them and
+	// will not serve the session from memory any more. It does not wait.
 	Answer(lease *Lease)
 	// Commit stores attr and data as the version after base, if base is still what the servers have (for a Missing
 	// base: if they have nothing). With a lease the commit is acknowledged only if the lease still stood after the

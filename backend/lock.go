@@ -68,7 +68,7 @@ func holderOf(lock, mark item) *sessfs.Holder {
 		return nil
 	}
 	token, h := decodeLock(lock.value)
-	h.Token, h.Marked = token, marks(mark, token)
+	h.Token, h.Answered = token, marks(mark, token+answered)
 	return &h
 }
 

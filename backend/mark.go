@@ -91,11 +91,14 @@ func (c *Cluster) Unbroken(l *sessfs.Lease) bool {
 	return ok && r.epoch == s.epoch && s.info != nil
 }
 
-// Answer implements sessfs.Backend. It deletes whatever mark there is: one that was meant for a later lease is left
-// again by those who wait.
+// answered follows the token in a mark that its holder has answered. A mark that is gone is no answer: the server may
+// have evicted it.
+const answered = "!"
+
+// Answer implements sessfs.Backend. Whatever mark there is goes: those who wait for a later lease leave it again.
 func (c *Cluster) Answer(l *sessfs.Lease) {
 	p := c.place(l.ID)
 	p.s.later(task{do: func(w wire, deadline time.Time) error {
-		return w.drop(p.conn, []string{p.mark()}, deadline)
+		return c.mark(w, p, l.Token+answered, deadline)
 	}})
 }

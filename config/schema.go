@@ -100,13 +100,8 @@ func (p *parser) keepWithinLease(c *Config) {
 	if c.Lock.Keep < room {
 		return
 	}
-	key, found, expected := "lock.keep", c.Lock.Keep, "less than "+formatDuration(room)+": what lock.lease, "+formatDuration(c.Lock.Lease)+
-		", leaves after its margin, since a kept lease is not renewed"
-	if p.lines[key] == 0 {
-		key, found = "lock.lease", c.Lock.Lease
-		expected = "a lease that outlives lock.keep, " + formatDuration(c.Lock.Keep)
-	}
-	p.errs = append(p.errs, Error{File: p.file, Line: p.lines[key], Key: key, Found: fmt.Sprintf("%q", formatDuration(found)), Expected: expected})
+	p.errs = append(p.errs, Error{File: p.file, Line: p.lines["lock.keep"], Key: "lock.keep", Found: fmt.Sprintf("%q", formatDuration(c.Lock.Keep)),
+		Expected: fmt.Sprintf("less than %s: what lock.lease, %s, leaves after its margin; a kept lease is not renewed", formatDuration(room), formatDuration(c.Lock.Lease))})
 }
 
 // Diff names the keys in which two configurations differ: those that can change while mounted, and those that need a

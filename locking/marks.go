@@ -69,17 +69,12 @@ type mark struct {
 
 // leave marks the lease of h, once for every lease and again before the mark ends.
 func (k *mark) leave(m *Manager, id sessfs.ID, h *sessfs.Holder, now int64) {
-	if h.Token == "" || h.Token == k.token && now-k.at < int64(sessfs.MarkLife)/4 {
+	if h.Token == "" || h.Answered || h.Token == k.token && now-k.at < int64(sessfs.MarkLife)/4 {
 		return
 	}
 	if m.b.Mark(m.ctx, id, h.Token) == nil {
 		k.token, k.at = h.Token, now
 	}
-}
-
-// answered tells whether the holder has taken the mark away: it knows of it, and the lock is in use.
-func (k *mark) answered(h *sessfs.Holder) bool {
-	return h.Token != "" && h.Token == k.token && !h.Marked
 }
 
 // askBack marks a lease of another host and waits until it is given back or the mark is answered, for no longer than
@@ -105,7 +100,7 @@ func (m *Manager) askBack(ctx context.Context, id sessfs.ID, token string, limit
 		case err != nil: // a server that cannot be asked: the time alone counts
 		case h == nil || h.Token != token:
 			return true
-		case k.answered(h):
+		case h.Answered:
 			return false
 		default:
 			k.leave(m, id, h, now)

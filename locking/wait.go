@@ -84,7 +84,7 @@ func (m *Manager) wait(e *entry) {
 		switch {
 		case h != nil:
 			polite = 0 // somebody has had the turn
-			m.failTries(e, h, left.answered(h), now)
+			m.failTries(e, h, now)
 			left.leave(m, e.id, h, now)
 			if !warned && time.Duration(now-start) > m.opts.WarnAfter {
 				warned = true
@@ -115,11 +115,11 @@ func (m *Manager) turn(e *entry) (polite int64, hurried bool) {
 
 // failTries answers LOCK_NB while another host has the lock: at once, but where that host may only keep the lease. It
 // gets time to give it back, until it has answered the mark.
-func (m *Manager) failTries(e *entry, h *sessfs.Holder, answered bool, now int64) {
+func (m *Manager) failTries(e *entry, h *sessfs.Holder, now int64) {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	over := func(w *waiter) bool {
-		return w.try && (h.Keep == 0 || answered || now-w.since > int64(keeperTime))
+		return w.try && (h.Keep == 0 || h.Answered || now-w.since > int64(keeperTime))
 	}
 	for _, w := range m.take(e, over) {
 		w.granted <- grant{err: fmt.Errorf("session %s: %w", e.id.Hash(), sessfs.ErrLocked)}

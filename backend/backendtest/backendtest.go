@@ -40,6 +40,8 @@ func Run(t *testing.T, open func(t *testing.T) sessfs.Backend) {
 		{"LeaseEnds", (*env).leaseEnds},
 		{"Renew", (*env).renew},
 		{"Break", (*env).breakLock},
+		{"Marks", (*env).marks},
+		{"KeptLease", (*env).keptLease},
 		{"CommitUnderLostLease", (*env).commitUnderLostLease},
 		{"ExpiredWhileLocked", (*env).expiredWhileLocked},
 		{"Expires", (*env).expires},

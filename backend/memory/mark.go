@@ -35,7 +35,7 @@ func (b *Backend) Marked(_ context.Context, leases []*sessfs.Lease) []bool {
 		s := b.shard(l.ID)
 		s.mu.Lock()
 		if it := s.get(l.ID); it != nil {
-			marked[i] = it.marks(l.Token)
+			marked[i] = it.marks(l.Token) && !it.mark.answered
 		}
 		s.mu.Unlock()
 	}
@@ -50,8 +50,6 @@ func (b *Backend) Answer(l *sessfs.Lease) {
 	s := b.shard(l.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it := s.items[l.ID]; it != nil {
-		it.mark = nil
-		s.get(l.ID)
-	}
+	s.setMark(l.ID, l.Token)
+	s.items[l.ID].mark.answered = true
 }

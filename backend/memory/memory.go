@@ -51,8 +51,9 @@ type item struct {
 
 // mark says that somebody wants the lease with that token.
 type mark struct {
-	token string
-	until int64 // Boottime
+	token    string
+	answered bool
+	until    int64 // Boottime
 }
 
 type lock struct {
@@ -181,7 +182,7 @@ func (s *shard) holder(id sessfs.ID) *sessfs.Holder {
 		return nil
 	}
 	h := it.lock.holder
-	h.Token, h.Marked = it.lock.token, it.marks(it.lock.token)
+	h.Token, h.Answered = it.lock.token, it.marks(it.lock.token) && it.mark.answered
 	return &h
 }
 
@@ -203,7 +204,8 @@ func (b *Backend) Commit(_ context.Context, id sessfs.ID, base *sessfs.Session, 
 		return nil, fmt.Errorf("storing a session: %w: version %d there, %d was read", sessfs.ErrConflict, old.Version.Counter, base.Version.Counter)
 	}
 	if lease != nil && lease.Look {
-		lease.Marked = s.items[id].marks(lease.Token)
+		it := s.items[id]
+		lease.Marked = it.marks(lease.Token) && !it.mark.answered
 	}
 	next := &sessfs.Session{State: sessfs.Live, Version: nextVersion(base), Attr: attr, Data: data}
 	s.put(id, next, o.Lifetime)
