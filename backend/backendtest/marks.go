@@ -97,7 +97,9 @@ func (e *env) keptLease() {
 	if l.Keep != keep || !e.b.Unbroken(l) {
 		e.Fatalf("the lease %+v, unbroken %v", l, e.b.Unbroken(l))
 	}
-	kept := func(h *sessfs.Holder) bool { return h != nil && h.Keep == keep && h.Host == "one ü" && h.Token == l.Token }
+	kept := func(h *sessfs.Holder) bool {
+		return h != nil && h.Keep == keep && h.Host == "one ü" && h.Token == l.Token
+	}
 	if existed, h, err := e.b.Destroy(e.ctx, id); existed || !kept(h) || err != nil {
 		e.Fatalf("Destroy of a missing session: %v %+v %v", existed, h, err)
 	}
