@@ -122,9 +122,7 @@ func (m *Manager) settle(e *entry) {
 		}
 		return
 	}
-	// This host has had its turn when others wait, or may wait: the last holder's commit did not show that nobody does.
-	turn := e.handOvers >= m.opts.HandOvers || now-e.leasedAt > int64(m.opts.Hold)
-	if len(e.queue.holders) == 0 && e.handOvers > 0 && turn && (e.marked || !e.unmarked) {
+	if len(e.queue.holders) == 0 && e.handOvers > 0 && m.hadTurn(e, now) {
 		m.yield(e)
 		m.giveBack(e)
 		m.acquire(e)
@@ -135,6 +133,20 @@ func (m *Manager) settle(e *entry) {
 		m.answer(e, granted)
 	}
 }
+
+// hadTurn tells whether the lease is to go back although more claims of this host wait for it: after some hand-overs
+// where others wait too, or may wait, since the last holder's commit did not show that nobody does; after a long time in
+// any case, for hosts whose marks do not get through.
+func (m *Manager) hadTurn(e *entry, now int64) bool {
+	age := now - e.leasedAt
+	if e.unmarked && !e.marked {
+		return age > longTurn*int64(m.opts.Hold)
+	}
+	return e.handOvers >= m.opts.HandOvers || age > int64(m.opts.Hold)
+}
+
+// longTurn is so many Holds.
+const longTurn = 100
 
 // answer tells waiters that they hold the lock now.
 func (m *Manager) answer(e *entry, granted []*waiter) {

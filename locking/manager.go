@@ -2,10 +2,11 @@
 //
 // Two levels: a lease, which this host has or has not, excludes other hosts; a queue orders the claims (open file
 // descriptions) of this host that share the lease. A lease that OPEN won belongs to the host: whichever claim asks for
-// the lock first gets it, and the lease goes back when nobody has asked for a moment, when the last user is done, or
-// after some hand-overs, so that other hosts get their turn.
+// the lock first gets it, and the lease goes back when nobody has asked for a moment, when the last user is done (or some
+// time after that: kept.go), or after some hand-overs where other hosts wait (marks.go), so that they get their turn.
 //
-// Order of locks: shard.mu is the only one here. Of the Backend only Unlock, which does not wait, is called under it.
+// Order of locks: shard.mu is the only one here. Of the Backend only what does not wait is called under it: Unlock,
+// Answer and Unbroken.
 // Goroutines: the keeper and the waits and renewals it starts; Close ends them all.
 package locking
 
@@ -29,7 +30,7 @@ type Options struct {
 	Settings
 	Log *slog.Logger
 
-	HandOvers int           // local hand-overs before the lease goes back to the servers; default 8
+	HandOvers int           // local hand-overs before the lease goes to other hosts that wait for it; default 8
 	Hold      time.Duration // the same as a time; default 50 ms
 	Unasked   time.Duration // how long a lease that OPEN won is kept for a claim that does not ask; default 100 ms
 	PollMin   time.Duration // shortest interval of a wait for another host; default 1 ms
@@ -91,7 +92,8 @@ type entry struct {
 	leasedAt  int64         // Boottime
 	renewAt   int64
 	renewing  bool
-	acquiring bool // an attempt to get the lease is under way, or a wait for it
+	lost      int64 // when an attempt to get the lease last failed
+	acquiring bool  // an attempt to get the lease is under way, or a wait for it
 	handOvers int
 	unasked   int64 // until when the lease stays for an opener that has not asked
 	yield     int64 // until when the lock, which this host has just had, is left to others; 0: it is not
@@ -240,6 +242,8 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 			m.adopt(e, lease, v, now)
 			e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 			c.seen = v
+		} else {
+			e.lost = sessfs.Boottime()
 		}
 		m.settle(e)
 	}

@@ -53,9 +53,12 @@ func (m *Manager) acquire(e *entry) {
 func (m *Manager) wait(e *entry) {
 	start, warned := sessfs.Boottime(), false
 	p := pace{shortest: m.opts.PollMin, longest: m.opts.PollMax, since: start}
-	polite, hurried := m.turn(e)
+	polite, lost, hurried := m.outlook(e)
 	first := jitter(p.shortest)
-	if start >= polite || hurried {
+	switch {
+	case start-lost < int64(p.shortest): // OPEN has just tried: who has it?
+		first = 0
+	case start >= polite || hurried:
 		if held, wanted := m.attempt(e); held || !wanted {
 			return
 		}
@@ -103,14 +106,15 @@ func (m *Manager) wait(e *entry) {
 	}
 }
 
-// turn tells until when the lock is left to others, and whether somebody must have an answer at once all the same.
-func (m *Manager) turn(e *entry) (polite int64, hurried bool) {
+// outlook tells until when the lock is left to others, when an attempt to get it failed, and whether somebody must have an
+// answer at once.
+func (m *Manager) outlook(e *entry) (polite, lost int64, hurried bool) {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	for _, w := range e.queue.waiters {
 		hurried = hurried || w.try
 	}
-	return e.yield, hurried
+	return e.yield, e.lost, hurried
 }
 
 // failTries answers LOCK_NB while another host has the lock: at once, but where that host may only keep the lease. It
