@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -73,11 +74,12 @@ func holderOf(lock, mark item) *sessfs.Holder {
 }
 
 func ownLock(i item, token string) bool {
-	if !i.found {
+	rest, ok := bytes.CutPrefix(i.value, []byte(lockMagic+" "))
+	if !i.found || !ok || token == "" {
 		return false
 	}
-	t, _ := decodeLock(i.value)
-	return t == token
+	first, _, _ := bytes.Cut(rest, []byte(" "))
+	return string(first) == token
 }
 
 // leaseSeconds is the lock's time to live. memcached counts whole seconds of its own clock, so an item lives up to one

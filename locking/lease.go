@@ -25,7 +25,7 @@ func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session, asked int6
 	e.lease = l
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
-	e.handOvers = 0
+	e.handOvers, e.turn = 0, 1
 	e.current, e.asked, e.sure = v, asked, forever
 	e.used, e.lookAt = e.leasedAt, e.leasedAt+int64(lookMin)
 	m.counters.leases.Add(1)
@@ -142,7 +142,9 @@ func (m *Manager) hadTurn(e *entry, now int64) bool {
 	if e.unmarked && !e.marked {
 		return age > longTurn*int64(m.opts.Hold)
 	}
-	return e.handOvers >= m.opts.HandOvers || age > int64(m.opts.Hold)
+	// Fewer hand-overs than would give most claims that waited a second one: then the common wait is a short one, within
+	// this host's turn, and the wait for the turn many times as long.
+	return e.handOvers >= min(m.opts.HandOvers, 2*e.turn-2) || age > int64(m.opts.Hold)
 }
 
 // longTurn is so many Holds.

@@ -95,6 +95,7 @@ type entry struct {
 	lost      int64 // when an attempt to get the lease last failed
 	acquiring bool  // an attempt to get the lease is under way, or a wait for it
 	handOvers int
+	turn      int   // claims that waited when the lease came
 	unasked   int64 // until when the lease stays for an opener that has not asked
 	yield     int64 // until when the lock, which this host has just had, is left to others; 0: it is not
 

@@ -17,8 +17,8 @@ type pace struct {
 	since int64  // Boottime at which it was first seen
 }
 
-// patience is the share of a lease's age that its end may go unnoticed: one poll in an eighth of it.
-const patience = 8
+// patience is the share of a lease's age that its end may go unnoticed: one poll in a sixteenth of it.
+const patience = 16
 
 // next notes which lease stands now and returns the time until the next question.
 func (p *pace) next(token string, now int64) time.Duration {
@@ -154,7 +154,7 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 	defer e.shard.mu.Unlock()
 	if lease != nil {
 		m.adopt(e, lease, v, asked)
-		e.waited = true
+		e.waited, e.turn = true, e.queue.count()
 		if granted := e.queue.next(); len(granted) > 0 {
 			m.answer(e, granted)
 		}

@@ -13,12 +13,12 @@ import (
 func TestPace(t *testing.T) {
 	p := pace{shortest: time.Millisecond, longest: 25 * time.Millisecond}
 	now, asked := int64(0), 0
-	for now < int64(10*time.Millisecond) { // a turn of some hand-overs
+	for now < int64(20*time.Millisecond) { // a turn of some hand-overs
 		now += int64(p.next("a", now))
 		asked++
 	}
-	if asked < 8 || asked > 10 {
-		t.Errorf("%d questions in 10 ms", asked)
+	if asked < 16 || asked > 20 {
+		t.Errorf("%d questions in 20 ms", asked)
 	}
 	last := time.Duration(0)
 	for now < int64(time.Second) {
@@ -31,7 +31,7 @@ func TestPace(t *testing.T) {
 		}
 		last, now, asked = d, now+int64(d), asked+1
 	}
-	if last != 25*time.Millisecond || asked > 80 {
+	if last != 25*time.Millisecond || asked > 120 {
 		t.Errorf("%d questions in a second, the last interval is %v", asked, last)
 	}
 	if d := p.next("b", now); d != time.Millisecond {
