@@ -47,6 +47,9 @@ type Claim interface {
 	// and replaces what the caller knew; nil: what Open or the last Commit through this Store showed is still current.
 	// A failure other than ErrLocked or ctx's poisons the claim: see Err.
 	Lock(ctx context.Context, kind LockKind, wait bool) (*Session, error)
+	// LockAtOnce is Lock where it needs neither the network nor a wait, and where there is no session that replaces what
+	// the caller knows. It reports false, having done nothing, for every other case.
+	LockAtOnce(kind LockKind) bool
 	// Unlock gives the lock up (LOCK_UN). It does not wait for the network.
 	Unlock()
 	// Commit stores attr and data as the next version, on condition that the servers still have base (its Version and

@@ -204,12 +204,17 @@ func (s *server) fill(ctx context.Context, in *info) error {
 			return sessfs.ErrClosed
 		}
 		s.cl.running.Add(1)
-		c := newConn(nc, in.itemMax, s.cl.timeout, s.broke)
+		c, err := newConn(nc, in.itemMax, s.cl.loop, s.broke)
+		if err != nil {
+			s.cl.running.Done()
+			s.mu.Unlock()
+			return err
+		}
 		s.conns[i] = c
 		s.mu.Unlock()
 		go func() {
 			defer s.cl.running.Done()
-			c.running.Wait()
+			<-c.gone
 		}()
 	}
 	return nil

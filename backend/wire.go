@@ -77,7 +77,7 @@ type metaWire struct{ s *server }
 func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
-	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil, false)
+	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil)
 	b.get(p.lock, "v c")
 	b.get(p.data, "v c")
 	if epoch, err = w.s.exchange(b, p.conn, 0, deadline); err != nil {
@@ -88,7 +88,9 @@ func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time)
 			return b.replies[1].item, item{}, epoch, w.s.refused(r.words)
 		}
 	}
-	return b.replies[1].item, b.replies[2].item, epoch, nil
+	lock, data = b.replies[1].item, b.replies[2].item
+	b.free()
+	return lock, data, epoch, nil
 }
 
 func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint64, error) {
@@ -108,6 +110,7 @@ func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint
 		}
 		items[i] = r.item
 	}
+	b.free()
 	return items, epoch, nil
 }
 
@@ -117,7 +120,7 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 	if st.add {
 		verb, epoch = "add", 0
 	}
-	b.store(verb, p.data, st.mark, st.exptime, st.cas, st.head, st.body, true)
+	b.store(verb, p.data, st.mark, st.exptime, st.cas, st.head, st.body)
 	b.get(p.data, "f c")
 	if st.lock {
 		b.get(p.lock, "v c")
@@ -142,6 +145,7 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 	if st.look {
 		out.look = b.replies[len(b.replies)-1].item // refused: no mark
 	}
+	b.free()
 	return out, nil
 }
 
@@ -149,7 +153,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 	b := newBatch()
 	b.repeat = true
 	for _, kv := range items {
-		b.store("set", kv.key, 0, exptime, 0, nil, kv.value, true)
+		b.store("set", kv.key, 0, exptime, 0, nil, kv.value)
 	}
 	epoch, err := w.s.exchange(b, conn, 0, deadline)
 	if err != nil {
@@ -167,7 +171,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 func (w metaWire) renew(p place, _ func(item) bool, exptime int64, deadline time.Time) (item, error) {
 	b := newBatch()
 	b.repeat = true
-	b.get(p.lock, fmt.Sprintf("v c T%d", exptime))
+	b.touch(p.lock, "v c", exptime)
 	if _, err := w.s.exchange(b, p.conn, 0, deadline); err != nil {
 		return item{}, err
 	}
@@ -204,6 +208,7 @@ func (w metaWire) release(p place, token string, r ref) {
 	if r.cas != 0 && r.epoch == now && c != nil {
 		b := newBatch()
 		b.delete(p.lock, r.cas)
+		b.deadline = s.cl.deadline()
 		b.after = func(b *batch) {
 			// EX: the server moved the item, which changes its cas, or it is another's.
 			if b.err != nil || b.replies[0].code == codeExists {

@@ -2,41 +2,49 @@ package fusefs
 
 import (
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"sessfs/internal/loop"
 )
 
 // device is a loop of our own on /dev/fuse: go-fuse parses requests and makes the answers (ProtocolServer), this reads
-// and writes them. A request that may wait (for the network, for a lock) gets a goroutine of its own; what is answered
-// from memory is answered on the reading thread.
+// and writes them, from the daemon's event loop. A request that may wait (for the network, for a lock) gets a goroutine
+// of its own; what is answered from memory is answered at once.
 type device struct {
 	fd       int
+	loop     *loop.Loop
+	fs       *FS
 	proto    *fuse.ProtocolServer
 	counters *counters
 	log      *slog.Logger
-	readers  sync.WaitGroup
-	running  sync.WaitGroup // requests in goroutines of their own
-	large    sync.Pool      // *[]byte of requestSize
-	small    sync.Pool      // *[]byte of smallSize, for requests without a payload
-	gone     atomic.Bool
+	workers  workers
+	large    sync.Pool     // *[]byte of requestSize
+	small    sync.Pool     // *[]byte of smallSize, for requests without a payload
+	in       *[]byte       // what the next request is read into; the loop's own
+	gone     chan struct{} // closed when the mount is gone
 }
 
 // Opcodes of linux/fuse.h that the loop must tell apart.
 const (
 	opForget      = 2
+	opGetattr     = 3
+	opSetattr     = 4
+	opOpen        = 14
 	opRead        = 15
+	opWrite       = 16
 	opRelease     = 18
 	opFlush       = 25
 	opInit        = 26
 	opReaddir     = 28
 	opReleasedir  = 29
+	opSetlkw      = 33
 	opInterrupt   = 36
 	opBatchForget = 42
 	opGetxattr    = 22
@@ -49,59 +57,70 @@ const (
 	outHeaderSize = 16
 	requestSize   = 1<<20 + 4096 // the longest request: a WRITE of maxWrite, its headers, rounded up
 	smallSize     = 4096
-	readers       = 2
+	gather        = 32 // requests that are read before what they left to write is written
 )
 
-func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions, c *counters, log *slog.Logger) *device {
-	d := &device{fd: fd, counters: c, log: log, proto: fuse.NewProtocolServer(fs, opts)}
+func newDevice(fd int, fs *FS, opts *fuse.MountOptions, l *loop.Loop) *device {
+	d := &device{fd: fd, loop: l, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts), gone: make(chan struct{})}
 	d.large.New = func() any { b := make([]byte, requestSize); return &b }
 	d.small.New = func() any { b := make([]byte, smallSize); return &b }
+	d.in = d.large.Get().(*[]byte)
+	d.workers.handle = d.handleApart
 	return d
 }
 
-// serve starts the readers; they end when the mount is gone.
-func (d *device) serve() {
-	for range readers {
-		d.readers.Add(1)
-		go d.read()
+// Poll takes the requests that the kernel has ready.
+func (d *device) Poll(bool) bool {
+	for i := range gather {
+		n, errno := loop.Read(d.fd, *d.in)
+		switch {
+		case errno == 0 && n >= inHeaderSize:
+			d.take(n)
+		case errno == unix.EAGAIN:
+			return i > 0
+		case errno == unix.EINTR, errno == unix.ENOENT: // ENOENT: the request was interrupted before it was read
+		default:
+			if errno != unix.ENODEV { // ENODEV: unmounted
+				d.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
+			}
+			d.loop.Remove(d.fd)
+			close(d.gone)
+			return true
+		}
 	}
+	return true
 }
 
-func (d *device) read() {
-	defer d.readers.Done()
-	buf := d.large.Get().(*[]byte)
-	defer func() { d.large.Put(buf) }()
-	for {
-		n, err := unix.Read(d.fd, *buf)
-		switch {
-		case err == nil && n >= inHeaderSize:
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT):
-			continue // ENOENT: the request was interrupted before it was read
-		default:
-			if !errors.Is(err, unix.ENODEV) { // ENODEV: unmounted
-				d.log.Error("reading /dev/fuse failed; the mount ends", "err", err, "bytes", n)
-			}
-			d.gone.Store(true)
-			return
-		}
-		op := binary.NativeEndian.Uint32((*buf)[4:])
-		if op < uint32(len(d.counters.ops)) {
-			d.counters.ops[op].Add(1)
-		}
-		if inline(op) {
-			d.handle((*buf)[:n], op)
-			continue
-		}
-		d.running.Add(1)
-		if n <= smallSize {
-			req := d.small.Get().(*[]byte)
-			copy(*req, (*buf)[:n])
-			go d.handleApart(req, n, op, &d.small)
-			continue
-		}
-		go d.handleApart(buf, n, op, &d.large)
-		buf = d.large.Get().(*[]byte)
+// Flush implements loop.Source: every answer is written when it is made.
+func (d *device) Flush() {}
+
+// Tick implements loop.Source.
+func (d *device) Tick(time.Time) {}
+
+// Waiting implements loop.Source: requests have no time limit here.
+func (d *device) Waiting() bool { return false }
+
+// take sees to the request of n bytes in d.in.
+func (d *device) take(n int) {
+	op := binary.NativeEndian.Uint32((*d.in)[4:])
+	if op < uint32(len(d.counters.ops)) {
+		d.counters.ops[op].Add(1)
 	}
+	if d.atOnce((*d.in)[:n], op) {
+		return
+	}
+	if inline(op) {
+		d.handle((*d.in)[:n], op)
+		return
+	}
+	if n <= smallSize {
+		req := d.small.Get().(*[]byte)
+		copy(*req, (*d.in)[:n])
+		d.workers.do(work{req, n, op, &d.small})
+		return
+	}
+	d.workers.do(work{d.in, n, op, &d.large})
+	d.in = d.large.Get().(*[]byte)
 }
 
 // inline tells which requests are answered from memory, never waiting for anything.
@@ -113,10 +132,11 @@ func inline(op uint32) bool {
 	return false
 }
 
-func (d *device) handleApart(buf *[]byte, n int, op uint32, pool *sync.Pool) {
-	defer d.running.Done()
-	d.handle((*buf)[:n], op)
-	pool.Put(buf)
+func (d *device) handleApart(w work) {
+	if in := (*w.buf)[:w.n]; !d.apart(in, w.op) {
+		d.handle(in, w.op)
+	}
+	w.pool.Put(w.buf)
 }
 
 // handle answers one request.
@@ -154,19 +174,24 @@ func errorReply(out, in []byte, status fuse.Status) int {
 
 func (d *device) write(b []byte) {
 	for {
-		_, err := unix.Write(d.fd, b)
-		switch {
-		case err == nil, errors.Is(err, unix.ENOENT): // ENOENT: the caller was killed and is gone
-			return
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue
-		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM): // EPERM: the connection was aborted
-			return
-		default:
-			d.log.Error("an answer was refused by the kernel", "err", err, "bytes", len(b))
+		_, errno := loop.Write(d.fd, b)
+		if !d.again(errno, len(b)) {
 			return
 		}
 	}
+}
+
+// again tells whether an answer that the kernel did not take is to be written once more.
+func (d *device) again(errno syscall.Errno, size int) bool {
+	switch errno {
+	case 0, unix.ENOENT: // ENOENT: the caller was killed and is gone
+	case unix.EINTR, unix.EAGAIN:
+		return true
+	case unix.ENODEV, unix.EPERM: // EPERM: the connection was aborted
+	default:
+		d.log.Error("an answer was refused by the kernel", "err", errno, "bytes", size)
+	}
+	return false
 }
 
 // notifyInvalInode is FUSE_NOTIFY_INVAL_INODE of linux/fuse.h.
@@ -190,7 +215,7 @@ func (d *device) invalidate(ino uint64) {
 	msg.ino = ino
 	msg.off = -1
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&msg)), unsafe.Sizeof(msg))
-	if _, err := unix.Write(d.fd, b); err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ENODEV) {
-		d.log.Warn("attributes could not be invalidated", "err", err)
+	if _, errno := loop.Write(d.fd, b); errno != 0 && errno != unix.ENOENT && errno != unix.ENODEV {
+		d.log.Warn("attributes could not be invalidated", "err", errno)
 	}
 }

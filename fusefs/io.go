@@ -16,29 +16,47 @@ const maxWrite = 1<<20 - 4096 + 1
 
 // Read answers from memory.
 func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	data, st, ok := fs.readAtOnce(in)
+	if !ok {
+		if _, f, _ := fs.handle(in.Fh); f != nil {
+			if st = fs.refresh(f); st == fuse.OK {
+				data = part(f.view(in.Pid).data, in)
+			}
+		} else {
+			st = fuse.EBADF
+		}
+	}
+	return fuse.ReadResultData(data), st
+}
+
+// readAtOnce answers a READ. It reports false where the session must be looked at again first: a program without the
+// lock begins to read from the start.
+func (fs *FS) readAtOnce(in *fuse.ReadIn) (data []byte, st fuse.Status, ok bool) {
 	h, f, claim := fs.handle(in.Fh)
 	if h == nil {
-		return nil, fuse.EBADF
+		return nil, fuse.EBADF, true
 	}
 	if err := h.err(claim); err != nil {
-		return nil, toErrno(err)
+		return nil, toErrno(err), true
 	}
 	if in.Offset == 0 && claim != nil && !claim.Leased() {
 		f.mu.Lock()
 		old := sessfs.Boottime()-f.readAt > int64(openFresh)
 		f.mu.Unlock()
 		if old {
-			if st := fs.refresh(f); st != fuse.OK {
-				return nil, st
-			}
+			return nil, 0, false
 		}
 	}
-	data := f.view(in.Pid).data
+	return part(f.view(in.Pid).data, in), fuse.OK, true
+}
+
+// part is what a READ asks for.
+func part(data []byte, in *fuse.ReadIn) []byte {
 	if in.Offset >= uint64(len(data)) {
-		return fuse.ReadResultData(nil), fuse.OK
+		return nil
 	}
 	data = data[in.Offset:]
-	return fuse.ReadResultData(data[:min(len(data), int(in.Size))]), fuse.OK
+	return data[:min(len(data), int(in.Size))]
 }
 
 // Write stores the session, unless more of it is sure to come: see maxWrite and rule 4.
@@ -82,10 +100,13 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 
 // splice returns old with data at off. What belongs to a snapshot (own is false) is copied; an image grows in place.
 func splice(old []byte, own bool, off int, data []byte) []byte {
-	size := max(off+len(data), len(old))
-	if own && off == len(old) {
+	switch {
+	case own && off == len(old):
 		return append(old, data...)
+	case off == 0 && len(data) >= len(old):
+		return append([]byte(nil), data...)
 	}
+	size := max(off+len(data), len(old))
 	next := make([]byte, size)
 	copy(next, old)
 	copy(next[off:], data)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sessfs"
+	"sessfs/internal/loop"
 )
 
 // Type is the filesystem's type in /proc/mounts.
@@ -19,6 +20,7 @@ type Server struct {
 	fs   *FS
 	dev  *device
 	dir  string
+	own  *loop.Loop // that Mount started, because none was given
 	done chan struct{}
 }
 
@@ -34,7 +36,22 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 1e9
 	}
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	l := o.Loop
+	if l == nil {
+		var err error
+		if l, err = loop.New(); err != nil {
+			return nil, err
+		}
+	}
+	s, err := mount(store, o, l)
+	if err != nil && o.Loop == nil {
+		l.Close()
+	}
+	return s, err
+}
+
+func mount(store sessfs.Store, o Options, l *loop.Loop) (*Server, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
 	}
@@ -51,10 +68,17 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 		return nil, fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
 	fs := newFS(store, o)
-	dev := newDevice(fd, fs, mountOptions(o.Log), &fs.counters, o.Log)
+	dev := newDevice(fd, fs, mountOptions(o.Log), l)
 	fs.device = dev
 	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
-	dev.serve()
+	if o.Loop == nil {
+		s.own = l
+	}
+	if err := l.Add(fd, dev); err != nil {
+		unix.Unmount(o.Mountpoint, unix.MNT_DETACH)
+		unix.Close(fd)
+		return nil, fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
+	}
 	go fs.janitor()
 	go s.end()
 	return s, nil
@@ -93,12 +117,15 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 
 // end waits for the mount to go, then ends everything.
 func (s *Server) end() {
-	s.dev.readers.Wait()
+	<-s.dev.gone
 	close(s.fs.stop)
-	s.dev.running.Wait()
+	s.dev.workers.close()
 	s.fs.work.Wait()
 	s.fs.releaseAll()
 	unix.Close(s.dev.fd)
+	if s.own != nil {
+		s.own.Close()
+	}
 	close(s.done)
 }
 

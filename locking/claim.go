@@ -58,9 +58,7 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 	}
 	if e.lease != nil && q.free(kind) && !q.waiting() {
 		now := sessfs.Boottime()
-		m.use(e, now)
-		q.grant(c, kind)
-		c.since = now
+		c.hold(kind, now)
 		s, sure := c.news(now)
 		mu.Unlock()
 		if sure {
@@ -83,6 +81,29 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 	return c.await(ctx, w)
 }
 
+// LockAtOnce implements sessfs.Claim.
+func (c *claim) LockAtOnce(kind sessfs.LockKind) bool {
+	m, e := c.m, c.e
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	m.checkDeadline(e)
+	now := sessfs.Boottime()
+	if c.usable() != nil || e.lease == nil || !e.queue.free(kind) || e.queue.waiting() || e.queue.holds(c) || now >= e.sure || c.seen != e.current {
+		return false
+	}
+	c.hold(kind, now)
+	return true
+}
+
+// hold makes c a holder of the lease that is here. The caller holds the shard's mu, and has seen that the lock is free.
+func (c *claim) hold(kind sessfs.LockKind, now int64) {
+	e := c.e
+	c.m.use(e, now)
+	e.queue.grant(c, kind)
+	c.since = now
+	e.unasked, e.committed, e.unmarked = 0, false, false
+}
+
 // usable tells why the claim must not be used. The caller holds the shard's mu.
 func (c *claim) usable() error {
 	if c.err != nil {
@@ -97,7 +118,6 @@ func (c *claim) usable() error {
 // news returns what the new holder has not seen yet, and whether that is sure. The caller holds the shard's mu.
 func (c *claim) news(now int64) (*sessfs.Session, bool) {
 	e := c.e
-	e.unasked, e.committed, e.unmarked = 0, false, false
 	if now >= e.sure {
 		return nil, false
 	}

@@ -15,6 +15,7 @@ import (
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/admin"
+	"sessfs/internal/loop"
 	"sessfs/internal/mountopt"
 	"sessfs/locking"
 )
@@ -29,6 +30,7 @@ type daemon struct {
 	logs       *logger
 	started    time.Time
 
+	loop    *loop.Loop
 	store   sessfs.Backend
 	cluster *backend.Cluster // nil: embedded
 	memory  *memory.Backend  // nil: on servers
@@ -60,6 +62,10 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
 		return err
 	}
+	if d.loop, err = loop.New(); err != nil {
+		return err
+	}
+	mo.Loop = d.loop
 	if err := d.openStore(ctx, requireServers); err != nil {
 		return err
 	}
@@ -96,7 +102,7 @@ func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
 		return nil
 	}
 	o := backendOptions(d.conf)
-	o.Log = d.log
+	o.Log, o.Loop = d.log, d.loop
 	c, err := backend.New(o)
 	if err != nil {
 		return coded{exitConfig, err}
@@ -206,5 +212,8 @@ func (d *daemon) close() {
 	}
 	if d.store != nil {
 		d.store.Close()
+	}
+	if d.loop != nil {
+		d.loop.Close()
 	}
 }

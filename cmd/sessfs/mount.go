@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -139,6 +140,11 @@ const readyFd = 3
 
 // serve is the daemon.
 func serve(ctx context.Context, r mountRequest) error {
+	// What the daemon does is waking others up. With one P its goroutines are switched without a system call, and what
+	// several requests leave to write is written together; see package loop.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 	conf, err := loadConfig(r.file, r.asked)
 	if err != nil {
 		return err
