@@ -101,7 +101,7 @@ func (c *claim) hold(kind sessfs.LockKind, now int64) {
 	c.m.use(e, now)
 	e.queue.grant(c, kind)
 	c.since = now
-	e.unasked, e.committed, e.unmarked = 0, false, false
+	e.unasked, e.stored, e.unmarked = 0, 0, false
 }
 
 // usable tells why the claim must not be used. The caller holds the shard's mu.
@@ -240,6 +240,7 @@ func (c *claim) Commit(ctx context.Context, base *sessfs.Session, attr sessfs.At
 		lease = e.lease
 	}
 	mu.Unlock()
+	sent := sessfs.Boottime()
 	var s *sessfs.Session
 	var err error
 	if holds {
@@ -252,7 +253,7 @@ func (c *claim) Commit(ctx context.Context, base *sessfs.Session, attr sessfs.At
 	if err == nil {
 		c.seen = s
 		if holds && e.lease == lease {
-			e.committed = true
+			e.stored = sent
 		} else {
 			m.distrust(e)
 		}

@@ -42,7 +42,7 @@ func (m *Manager) forget(e *entry) {
 		m.watched.Add(-1)
 	}
 	e.lease, e.current, e.sure = nil, nil, 0
-	e.committed, e.unmarked, e.marked, e.waited = false, false, false, false
+	e.stored, e.unmarked, e.marked, e.waited = 0, false, false, false
 	m.counters.leases.Add(-1)
 	m.leases.Add(-1)
 }
@@ -74,9 +74,11 @@ func (m *Manager) yield(e *entry) {
 // read is old news for the next holder, but where destroy waits for those who keep the lease; what was stored just now
 // is not.
 func (m *Manager) released(e *entry) {
-	if !e.committed {
-		e.sure = min(e.sure, m.keepEnd(e))
+	until := m.keepEnd(e)
+	if e.stored != 0 {
+		until = max(until, e.stored+int64(fresh))
 	}
+	e.sure = min(e.sure, until)
 	e.used = sessfs.Boottime()
 	e.lookAt = min(e.lookAt, e.used+int64(lookMin))
 }
@@ -164,7 +166,7 @@ func (m *Manager) answer(e *entry, granted []*waiter) {
 	}
 	if len(granted) > 0 {
 		m.use(e, now)
-		e.unasked, e.committed, e.unmarked = 0, false, false
+		e.unasked, e.stored, e.unmarked = 0, 0, false
 	}
 }
 

@@ -310,6 +310,40 @@ func testWaiterReadsAgain(t world) {
 	}
 }
 
+// P8: who holds the lock for long after its last write does not leave a session behind that was destroyed meanwhile.
+func TestLateHandOverReads(t *testing.T) { eachKeep(t, testLateHandOverReads) }
+
+func testLateHandOverReads(t world) {
+	b := servers(t)
+	m := t.host(b, "a")
+	holder, s := mustOpen(t, m, true)
+	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holder.Commit(ctx, s, s.Attr, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	next, _ := mustOpen(t, m, true)
+	defer next.Close()
+	got := make(chan *sessfs.Session, 1)
+	go func() {
+		s, err := next.Lock(ctx, sessfs.Exclusive, true)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- s
+	}()
+	poll(t, 10*time.Second, func() bool { return m.Stats().Waiting == 1 })
+	if existed, err := t.host(b, "b").Destroy(ctx, id); !existed || err != nil {
+		t.Fatal(existed, err)
+	}
+	time.Sleep(2 * fresh)
+	holder.Close()
+	if s := <-got; s == nil || s.State != sessfs.Destroyed {
+		t.Errorf("the next holder was given %+v", s)
+	}
+}
+
 func TestWaitLimit(t *testing.T) { eachKeep(t, testWaitLimit) }
 
 func testWaitLimit(t world) {

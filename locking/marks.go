@@ -51,7 +51,7 @@ func (m *Manager) looked(l *sessfs.Lease, marked bool) {
 	if !marked {
 		return
 	}
-	e.marked, e.committed = true, false
+	e.marked, e.stored = true, 0
 	m.distrust(e) // a kept one goes back
 	if e.lease == l {
 		m.settle(e)
