@@ -86,8 +86,8 @@ type Backend interface {
 	// Mark tells the host that has the lease with that token that somebody wants it: its next Commit with Lease.Look or
 	// its next Marked shows it. A mark ends by itself after MarkLife.
 	Mark(ctx context.Context, id ID, token string) error
-	// Marked tells which of some leases are marked: one round trip a server. One whose server does not answer counts
-	// as not marked.
+	// Marked tells which of some leases are marked: one round trip a server. One whose server is not connected, or does
+	// not answer, counts as not marked.
 	Marked(ctx context.Context, leases []*Lease) []bool
 	// Unbroken tells, without asking, whether the connection that brought the lease stands: if not, the server may have
 	// restarted without it.

@@ -36,6 +36,27 @@ func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64,
 	return items, got.epoch, nil
 }
 
+func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
+	w.mu.Lock()
+	connected := len(w.conns) > 0
+	w.mu.Unlock()
+	if !connected {
+		return nil, false
+	}
+	w.s.cl.looks.Add(1)
+	found, err := classicDo(w, deadline, false, func() (map[string]*memcache.Item, error) { return w.client.GetMulti(keys) })
+	if err != nil {
+		return nil, false
+	}
+	items := make([]item, len(keys))
+	for i, k := range keys {
+		if f := found[k]; f != nil {
+			items[i] = fromItem(f)
+		}
+	}
+	return items, true
+}
+
 func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
 	err = w.do(deadline, true, func() error {
 		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})

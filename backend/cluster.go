@@ -56,7 +56,7 @@ type Cluster struct {
 	ownLoop      bool
 	settings     atomic.Pointer[Settings]
 	usage        usageCache
-	looks        atomic.Uint64 // round trips that no request waited for: marks, and the looks for them
+	looks        atomic.Uint64 // of the servers' waits those that no request waited for
 
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc

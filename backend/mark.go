@@ -61,14 +61,12 @@ func (c *Cluster) Marked(ctx context.Context, leases []*sessfs.Lease) []bool {
 		wg.Go(func() {
 			for len(p.at) > 0 && ctx.Err() == nil {
 				n := min(len(p.at), maxLook)
-				deadline := c.deadline()
-				w, err := s.wire(deadline)
-				if err != nil {
+				w := s.connected()
+				if w == nil {
 					return
 				}
-				c.looks.Add(1)
-				items, _, err := w.get(0, p.keys[:n], deadline)
-				if err != nil {
+				items, ok := w.look(p.keys[:n], c.deadline())
+				if !ok {
 					return
 				}
 				for i, at := range p.at[:n] {
@@ -80,6 +78,19 @@ func (c *Cluster) Marked(ctx context.Context, leases []*sessfs.Lease) []bool {
 	}
 	wg.Wait()
 	return marked
+}
+
+// connected returns the wire of a server that is connected, else nil.
+func (s *server) connected() wire {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed || s.info == nil:
+		return nil
+	case s.info.classic != nil:
+		return s.info.classic
+	}
+	return metaWire{s}
 }
 
 // Unbroken implements sessfs.Backend.

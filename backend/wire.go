@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,9 @@ type wire interface {
 	lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error)
 	// get reads some keys; the answers stand in their order.
 	get(conn int, keys []string, deadline time.Time) (items []item, epoch uint64, err error)
+	// look reads keys over a connection that stands, and makes none: no request waits for the answer, so it shall not be
+	// what finds out that a server is gone for a moment.
+	look(keys []string, deadline time.Time) (items []item, ok bool)
 	// store adds or swaps an item, and reads the lock after that.
 	store(p place, st storing, deadline time.Time) (stored, error)
 	// set stores items unconditionally, under keys that nobody else uses.
@@ -112,6 +116,33 @@ func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint
 	}
 	b.free()
 	return items, epoch, nil
+}
+
+func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
+	s := w.s
+	s.mu.Lock()
+	c := s.conns[0]
+	s.mu.Unlock()
+	if c == nil {
+		return nil, false
+	}
+	b := newBatch()
+	for _, k := range keys {
+		b.get(k, "v")
+	}
+	s.trips.Add(1)
+	if err := c.do(b, deadline); err != nil {
+		if errors.Is(err, errTimeout) {
+			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
+		}
+		return nil, false
+	}
+	items := make([]item, len(keys))
+	for i, r := range b.replies {
+		items[i] = r.item
+	}
+	b.free()
+	return items, true
 }
 
 func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error) {

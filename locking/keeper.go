@@ -78,7 +78,11 @@ func (m *Manager) keepShard(s *shard, due []*sessfs.Lease) []*sessfs.Lease {
 		if len(e.queue.holders) == 0 {
 			m.settle(e)
 		}
-		if e.lease != nil && e.lease.Keep > 0 && now >= e.lookAt && len(due) < maxLook {
+		switch {
+		case e.lease == nil || e.lease.Keep == 0 || now < e.lookAt:
+		case e.kept && !m.b.Unbroken(e.lease):
+			m.giveBack(e)
+		case len(due) < maxLook:
 			due = append(due, e.lease)
 		}
 	}

@@ -183,6 +183,10 @@ func testDamagedRecords(t *testing.T, k testkit.Keep) {
 		b[n] ^= 0x10
 		damages[fmt.Sprint("flipped at ", n)] = string(b)
 	}
+	testkit.Until(t, 10*time.Second, "nothing is served from memory", func() bool {
+		out, _ := h.Sessfs("status")
+		return strings.Contains(out, " 0 kept,")
+	})
 	for name, value := range damages {
 		set(t, m, "sessfs:sess_good", value)
 		out := testkit.PHP(t, h, read, "good")
