@@ -256,8 +256,13 @@ func (w metaWire) release(p place, token string, r ref) {
 
 // releaseByToken frees a lock in the background, if it still has the token.
 func (s *server) releaseByToken(p place, token string) {
-	until := time.Now().Add(s.cl.settings.Load().Lease)
-	s.later(task{until: until, do: func(w wire, deadline time.Time) error {
+	now := time.Now()
+	var at time.Time
+	if s.connected() == nil {
+		// It may be restarting this moment: found down by this, it would be closed to requests for a second.
+		at = now.Add(100 * time.Millisecond)
+	}
+	s.later(task{at: at, until: now.Add(s.cl.settings.Load().Lease), do: func(w wire, deadline time.Time) error {
 		for range 3 {
 			items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
 			if err != nil || !ownLock(items[0], token) {

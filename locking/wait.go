@@ -131,7 +131,7 @@ func (m *Manager) failTries(e *entry, h *sessfs.Holder, now int64) {
 }
 
 // jitter keeps hosts that wait for one lock from asking in step.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/2) }
 
 // attempt tries once for the lease. Called without the mutex.
 func (m *Manager) attempt(e *entry) (held, wanted bool) {
