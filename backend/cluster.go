@@ -32,8 +32,8 @@ type Options struct {
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
 	MaxSize       int64         // bytes of one session; default 16 MiB
 	Log           *slog.Logger
-	ForceClassic  bool       // do not use meta commands, even where they work
-	Loop          *loop.Loop // that serves the connections; nil: one of the Cluster's own
+	ForceClassic  bool        // do not use meta commands, even where they work
+	Loops         *loop.Group // that serve the connections; nil: one of the Cluster's own
 }
 
 // Settings are the options that may change at any time, for requests that begin then.
@@ -52,8 +52,8 @@ type Cluster struct {
 	prefix       string
 	forceClassic bool
 	log          *slog.Logger
-	loop         *loop.Loop
-	ownLoop      bool
+	loops        *loop.Group
+	ownLoops     bool
 	settings     atomic.Pointer[Settings]
 	usage        usageCache
 	looks        atomic.Uint64 // of the servers' waits those that no request waited for
@@ -114,12 +114,12 @@ func New(o Options) (*Cluster, error) {
 		c.servers = append(c.servers, &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label,
 			conns: make([]*conn, o.Connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)})
 	}
-	if c.loop = o.Loop; c.loop == nil {
+	if c.loops = o.Loops; c.loops == nil {
 		var err error
-		if c.loop, err = loop.New(); err != nil {
+		if c.loops, err = loop.New(1); err != nil {
 			return nil, err
 		}
-		c.ownLoop = true
+		c.ownLoops = true
 	}
 	for _, s := range c.servers {
 		c.running.Add(1)
@@ -217,8 +217,8 @@ func (c *Cluster) Close() error {
 		wg.Wait()
 		c.end()
 		c.running.Wait()
-		if c.ownLoop {
-			c.loop.Close()
+		if c.ownLoops {
+			c.loops.Close()
 		}
 	})
 	return nil

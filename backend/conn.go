@@ -25,29 +25,35 @@ const (
 	gather     = 64 << 10 // parts of a Write that are shorter are copied together; longer ones go out with writev
 )
 
-// conn is a pipelined connection in the daemon's event loop: batches of many goroutines are written together, and their
-// answers, which come in order, are taken from it. It breaks at the first surprise and is not used again.
+// conn is a pipelined connection in the daemon's event loops: batches of many goroutines are written together, by
+// whichever loop comes first, and their answers, which come in order, are taken from it by the conn's own. It breaks at
+// the first surprise and is not used again.
+//
+// Order of locks: wmu, then mu.
 type conn struct {
-	fd     int
+	group  *loop.Group
 	loop   *loop.Loop
 	broken func(*conn, error) // called once, before anybody who waits learns of it
 	gone   chan struct{}      // closed after broken was called and everybody was told
 	queued atomic.Int32       // batches without an answer
 
-	mu  sync.Mutex
-	err error    // why it broke; guarded by mu
-	out []*batch // not yet given to the loop; guarded by mu
-
-	// The loop's own.
-	sent   []*batch // without all their answers, in their order
-	answer answers
+	wmu    sync.Mutex
+	fd     int // -1: closed. Written by the loop, guarded by wmu for others
 	wbuf   []byte
-	unsent [][]byte // what the socket did not take yet
-	full   bool     // the loop waits until it takes more
+	unsent [][]byte // guarded by wmu: what the socket did not take yet
+	full   bool     // guarded by wmu: the loop waits until it takes more
+
+	mu   sync.Mutex
+	err  error    // why it broke; guarded by mu
+	out  []*batch // not yet written; guarded by mu
+	due  due      // when they will be; guarded by mu
+	sent []*batch // without all their answers, in their order; guarded by mu
+
+	answer answers // the loop's own
 }
 
 // newConn takes nc over.
-func newConn(nc net.Conn, maxValue int, l *loop.Loop, broken func(*conn, error)) (*conn, error) {
+func newConn(nc net.Conn, maxValue int, g *loop.Group, l *loop.Loop, broken func(*conn, error)) (*conn, error) {
 	defer nc.Close()
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
@@ -57,14 +63,14 @@ func newConn(nc net.Conn, maxValue int, l *loop.Loop, broken func(*conn, error))
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{loop: l, broken: broken, gone: make(chan struct{}), answer: answers{limit: maxValue}}
+	c := &conn{group: g, loop: l, broken: broken, gone: make(chan struct{}), answer: answers{limit: maxValue}}
 	if cerr := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
 		return nil, cerr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("duplicating a descriptor: %w", err)
 	}
-	if err := l.Add(c.fd, c); err != nil {
+	if err := l.Add(c.fd, c, false); err != nil {
 		unix.Close(c.fd)
 		return nil, err
 	}
@@ -85,7 +91,21 @@ func (c *conn) do(b *batch, deadline time.Time) error {
 }
 
 // send queues b. It does not block.
-func (c *conn) send(b *batch) error {
+func (c *conn) send(b *batch) error { return c.queue(b, now) }
+
+// sendLater queues b to go out with what follows it, or in a moment.
+func (c *conn) sendLater(b *batch) error { return c.queue(b, later) }
+
+// due is when the loops will flush a conn.
+type due uint8
+
+const (
+	unasked due = iota
+	later
+	now
+)
+
+func (c *conn) queue(b *batch, when due) error {
 	c.mu.Lock()
 	if c.err != nil {
 		defer c.mu.Unlock()
@@ -97,10 +117,15 @@ func (c *conn) send(b *batch) error {
 	}
 	c.queued.Add(1)
 	c.out = append(c.out, b)
-	first := len(c.out) == 1
+	tell := c.due < when
+	c.due = max(c.due, when)
 	c.mu.Unlock()
-	if first {
-		c.loop.Soon(c)
+	switch {
+	case !tell:
+	case when == now:
+		c.group.Soon(c)
+	default:
+		c.group.Later(c)
 	}
 	return nil
 }
@@ -114,25 +139,30 @@ func (c *conn) fail(err error) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.loop.Soon(c)
+		c.loop.End(c)
 	}
 }
 
 // Flush implements loop.Source: it writes what was queued.
 func (c *conn) Flush() {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
 	c.mu.Lock()
-	err, batches := c.err, c.out
-	c.out = nil
-	c.mu.Unlock()
-	if err != nil {
-		c.sent = append(c.sent, batches...)
-		c.dispose(err)
-		return
+	if c.err != nil {
+		c.mu.Unlock()
+		return // End tells those who wait
 	}
+	if len(c.out) == 0 {
+		c.mu.Unlock()
+		return // what was to go out later went with something else
+	}
+	batches := c.out
+	c.out, c.due = nil, unasked
 	for _, b := range batches {
 		b.written = true
 	}
 	c.sent = append(c.sent, batches...)
+	c.mu.Unlock()
 	if c.gatherSmall(batches) {
 		c.unsent = append(c.unsent[:0], c.wbuf)
 	} else {
@@ -143,7 +173,7 @@ func (c *conn) Flush() {
 	c.push()
 }
 
-// gatherSmall copies the batches together where they are short and nothing waits before them.
+// gatherSmall copies the batches together where they are short and nothing waits before them. The caller holds wmu.
 func (c *conn) gatherSmall(batches []*batch) bool {
 	if len(c.unsent) > 0 {
 		return false
@@ -162,7 +192,7 @@ func (c *conn) gatherSmall(batches []*batch) bool {
 	return true
 }
 
-// push writes what the socket takes.
+// push writes what the socket takes. The caller holds wmu.
 func (c *conn) push() {
 	for len(c.unsent) > 0 {
 		n, errno := writeParts(c.fd, c.unsent)
@@ -222,11 +252,15 @@ func consume(parts [][]byte, n int) [][]byte {
 
 // Poll implements loop.Source: it takes the answers that are there.
 func (c *conn) Poll(hint bool) bool {
-	if c.fd < 0 || !hint && len(c.sent) == 0 {
+	if c.fd < 0 || !hint && c.queued.Load() == 0 {
 		return false
 	}
-	if hint && c.full {
-		c.push()
+	if hint {
+		c.wmu.Lock()
+		if c.full {
+			c.push()
+		}
+		c.wmu.Unlock()
 	}
 	n, errno := loop.Read(c.fd, c.answer.room())
 	switch {
@@ -242,6 +276,9 @@ func (c *conn) Poll(hint bool) bool {
 	c.answer.take(n)
 	for {
 		line, ok, err := c.answer.next()
+		if err == nil && ok {
+			err = c.reply(line)
+		}
 		if err != nil {
 			c.fail(err)
 			return true
@@ -249,19 +286,18 @@ func (c *conn) Poll(hint bool) bool {
 		if !ok {
 			return true
 		}
-		if err := c.reply(line); err != nil {
-			c.fail(err)
-			return true
-		}
 	}
 }
 
 // reply gives an answer to the batch that waits for it.
 func (c *conn) reply(line []byte) error {
+	c.mu.Lock()
 	if len(c.sent) == 0 {
+		c.mu.Unlock()
 		return fmt.Errorf("%w: %.40q without a question", errSurprise, line)
 	}
 	b := c.sent[0]
+	c.mu.Unlock()
 	if c.answer.value == nil {
 		r, size, err := parseReply(b.commands[len(b.replies)], line)
 		if err != nil {
@@ -275,8 +311,10 @@ func (c *conn) reply(line []byte) error {
 		b.replies = append(b.replies, c.answer.complete())
 	}
 	if len(b.replies) == len(b.commands) {
+		c.mu.Lock()
 		c.sent[0] = nil
 		c.sent = c.sent[1:]
+		c.mu.Unlock()
 		c.queued.Add(-1)
 		b.finish()
 	}
@@ -285,36 +323,40 @@ func (c *conn) reply(line []byte) error {
 
 // Tick implements loop.Source: it breaks the connection when somebody has waited for too long.
 func (c *conn) Tick(now time.Time) {
+	if c.queued.Load() == 0 {
+		return
+	}
+	late := false
+	c.mu.Lock()
 	for _, b := range c.sent {
-		if !b.deadline.IsZero() && now.After(b.deadline) {
-			c.fail(errTimeout)
-			return
-		}
+		late = late || !b.deadline.IsZero() && now.After(b.deadline)
+	}
+	c.mu.Unlock()
+	if late {
+		c.fail(errTimeout)
 	}
 }
 
 // Waiting implements loop.Source.
-func (c *conn) Waiting() bool { return len(c.sent) > 0 }
+func (c *conn) Waiting() bool { return c.queued.Load() > 0 }
 
-// dispose ends the connection: the loop forgets it, and everybody who waits learns why.
-func (c *conn) dispose(err error) {
-	if c.fd >= 0 {
-		c.loop.Remove(c.fd)
-		unix.Close(c.fd)
-		c.fd = -1
-		c.broken(c, err)
-	}
-	lost := c.sent
-	c.sent, c.unsent, c.wbuf = nil, nil, nil
+// End implements loop.Source: the loop forgets the connection, and everybody who waits learns why it broke.
+func (c *conn) End() {
+	c.loop.Remove(c.fd)
+	c.wmu.Lock()
+	unix.Close(c.fd)
+	c.fd, c.unsent, c.wbuf, c.full = -1, nil, nil, false
+	c.wmu.Unlock()
+	c.mu.Lock()
+	err, lost := c.err, append(c.sent, c.out...)
+	c.sent, c.out = nil, nil
+	c.mu.Unlock()
 	c.queued.Store(0)
+	c.broken(c, err)
 	for _, b := range lost {
 		b.err = err
 	}
-	select {
-	case <-c.gone:
-	default:
-		close(c.gone)
-	}
+	close(c.gone)
 	for _, b := range lost {
 		b.finish()
 	}

@@ -17,7 +17,7 @@ import (
 
 // dialed is a conn to a server of the test's own, and the server's end of it.
 func dialed(t *testing.T) (*conn, net.Conn) {
-	l, err := loop.New()
+	l, err := loop.New(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func dialed(t *testing.T) (*conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newConn(nc, 1<<20, l, func(*conn, error) {})
+	c, err := newConn(nc, 1<<20, l, l.Loops()[1], func(*conn, error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +113,7 @@ func TestConnBreaks(t *testing.T) {
 				b.noop()
 				go func() { errs <- c.do(b, time.Now().Add(300*time.Millisecond)) }()
 			}
+			io.ReadFull(server, make([]byte, len("mn\r\n")*4)) // all questions are there
 			tc.serve(server)
 			for range 2 {
 				if err := <-errs; err == nil || !strings.Contains(err.Error(), tc.want) {

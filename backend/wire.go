@@ -246,7 +246,7 @@ func (w metaWire) release(p place, token string, r ref) {
 				s.releaseByToken(p, token)
 			}
 		}
-		if c.send(b) == nil {
+		if c.sendLater(b) == nil {
 			s.trips.Add(1)
 			return
 		}

@@ -15,20 +15,25 @@ import (
 )
 
 // device is a loop of our own on /dev/fuse: go-fuse parses requests and makes the answers (ProtocolServer), this reads
-// and writes them, from the daemon's event loop. A request that may wait (for the network, for a lock) gets a goroutine
+// and writes them, from the daemon's event loops. A request that may wait (for the network, for a lock) gets a goroutine
 // of its own; what is answered from memory is answered at once.
 type device struct {
 	fd       int
-	loop     *loop.Loop
 	fs       *FS
 	proto    *fuse.ProtocolServer
 	counters *counters
 	log      *slog.Logger
 	workers  workers
-	large    sync.Pool     // *[]byte of requestSize
-	small    sync.Pool     // *[]byte of smallSize, for requests without a payload
-	in       *[]byte       // what the next request is read into; the loop's own
-	gone     chan struct{} // closed when the mount is gone
+	readers  sync.WaitGroup // that have not seen the end of the mount
+	large    sync.Pool      // *[]byte of requestSize
+	small    sync.Pool      // *[]byte of smallSize, for requests without a payload
+}
+
+// reader is the device in one event loop. It implements loop.Source.
+type reader struct {
+	*device
+	loop *loop.Loop
+	in   *[]byte // what the next request is read into
 }
 
 // Opcodes of linux/fuse.h that the loop must tell apart.
@@ -60,31 +65,51 @@ const (
 	gather        = 32 // requests that are read before what they left to write is written
 )
 
-func newDevice(fd int, fs *FS, opts *fuse.MountOptions, l *loop.Loop) *device {
-	d := &device{fd: fd, loop: l, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts), gone: make(chan struct{})}
+func newDevice(fd int, fs *FS, opts *fuse.MountOptions) *device {
+	d := &device{fd: fd, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts)}
 	d.large.New = func() any { b := make([]byte, requestSize); return &b }
 	d.small.New = func() any { b := make([]byte, smallSize); return &b }
-	d.in = d.large.Get().(*[]byte)
 	d.workers.handle = d.handleApart
 	return d
 }
 
+// serve has all loops read the device; they end with the mount.
+func (d *device) serve(g *loop.Group) error {
+	for i, l := range g.Loops() {
+		d.readers.Add(1)
+		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte)}
+		if err := l.Add(d.fd, r, true); err != nil {
+			d.readers.Done()
+			if i > 0 {
+				d.log.Warn("a second reader of /dev/fuse could not be started", "err", err)
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // Poll takes the requests that the kernel has ready.
-func (d *device) Poll(bool) bool {
+func (r *reader) Poll(bool) bool {
+	if r.in == nil {
+		return false
+	}
 	for i := range gather {
-		n, errno := loop.Read(d.fd, *d.in)
+		n, errno := loop.Read(r.fd, *r.in)
 		switch {
 		case errno == 0 && n >= inHeaderSize:
-			d.take(n)
+			r.take(n)
 		case errno == unix.EAGAIN:
 			return i > 0
 		case errno == unix.EINTR, errno == unix.ENOENT: // ENOENT: the request was interrupted before it was read
 		default:
 			if errno != unix.ENODEV { // ENODEV: unmounted
-				d.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
+				r.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
 			}
-			d.loop.Remove(d.fd)
-			close(d.gone)
+			r.in = nil
+			r.loop.Remove(r.fd)
+			r.readers.Done()
 			return true
 		}
 	}
@@ -92,35 +117,38 @@ func (d *device) Poll(bool) bool {
 }
 
 // Flush implements loop.Source: every answer is written when it is made.
-func (d *device) Flush() {}
+func (r *reader) Flush() {}
+
+// End implements loop.Source.
+func (r *reader) End() {}
 
 // Tick implements loop.Source.
-func (d *device) Tick(time.Time) {}
+func (r *reader) Tick(time.Time) {}
 
 // Waiting implements loop.Source: requests have no time limit here.
-func (d *device) Waiting() bool { return false }
+func (r *reader) Waiting() bool { return false }
 
-// take sees to the request of n bytes in d.in.
-func (d *device) take(n int) {
-	op := binary.NativeEndian.Uint32((*d.in)[4:])
-	if op < uint32(len(d.counters.ops)) {
-		d.counters.ops[op].Add(1)
+// take sees to the request of n bytes in r.in.
+func (r *reader) take(n int) {
+	op := binary.NativeEndian.Uint32((*r.in)[4:])
+	if op < uint32(len(r.counters.ops)) {
+		r.counters.ops[op].Add(1)
 	}
-	if d.atOnce((*d.in)[:n], op) {
+	if r.atOnce((*r.in)[:n], op) {
 		return
 	}
 	if inline(op) {
-		d.handle((*d.in)[:n], op)
+		r.handle((*r.in)[:n], op)
 		return
 	}
 	if n <= smallSize {
-		req := d.small.Get().(*[]byte)
-		copy(*req, (*d.in)[:n])
-		d.workers.do(work{req, n, op, &d.small})
+		req := r.small.Get().(*[]byte)
+		copy(*req, (*r.in)[:n])
+		r.workers.do(work{req, n, op, &r.small})
 		return
 	}
-	d.workers.do(work{d.in, n, op, &d.large})
-	d.in = d.large.Get().(*[]byte)
+	r.workers.do(work{r.in, n, op, &r.large})
+	r.in = r.large.Get().(*[]byte)
 }
 
 // inline tells which requests are answered from memory, never waiting for anything.

@@ -40,8 +40,8 @@ type Options struct {
 	Key                     []byte   // secret of the node ids, the same in every daemon of this mount
 
 	Settings
-	Log  *slog.Logger
-	Loop *loop.Loop // that reads /dev/fuse; nil: one of the mount's own
+	Log   *slog.Logger
+	Loops *loop.Group // that read /dev/fuse; nil: one of the mount's own
 }
 
 // Settings may change while mounted.

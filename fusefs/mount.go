@@ -20,7 +20,7 @@ type Server struct {
 	fs   *FS
 	dev  *device
 	dir  string
-	own  *loop.Loop // that Mount started, because none was given
+	own  *loop.Group // that Mount started, because none was given
 	done chan struct{}
 }
 
@@ -36,21 +36,21 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 1e9
 	}
-	l := o.Loop
-	if l == nil {
+	g := o.Loops
+	if g == nil {
 		var err error
-		if l, err = loop.New(); err != nil {
+		if g, err = loop.New(1); err != nil {
 			return nil, err
 		}
 	}
-	s, err := mount(store, o, l)
-	if err != nil && o.Loop == nil {
-		l.Close()
+	s, err := mount(store, o, g)
+	if err != nil && o.Loops == nil {
+		g.Close()
 	}
 	return s, err
 }
 
-func mount(store sessfs.Store, o Options, l *loop.Loop) (*Server, error) {
+func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
@@ -68,13 +68,13 @@ func mount(store sessfs.Store, o Options, l *loop.Loop) (*Server, error) {
 		return nil, fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
 	fs := newFS(store, o)
-	dev := newDevice(fd, fs, mountOptions(o.Log), l)
+	dev := newDevice(fd, fs, mountOptions(o.Log))
 	fs.device = dev
 	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
-	if o.Loop == nil {
-		s.own = l
+	if o.Loops == nil {
+		s.own = g
 	}
-	if err := l.Add(fd, dev); err != nil {
+	if err := dev.serve(g); err != nil {
 		unix.Unmount(o.Mountpoint, unix.MNT_DETACH)
 		unix.Close(fd)
 		return nil, fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
@@ -117,7 +117,7 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 
 // end waits for the mount to go, then ends everything.
 func (s *Server) end() {
-	<-s.dev.gone
+	s.dev.readers.Wait()
 	close(s.fs.stop)
 	s.dev.workers.close()
 	s.fs.work.Wait()

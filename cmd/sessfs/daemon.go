@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ type daemon struct {
 	logs       *logger
 	started    time.Time
 
-	loop    *loop.Loop
+	loops   *loop.Group
 	store   sessfs.Backend
 	cluster *backend.Cluster // nil: embedded
 	memory  *memory.Backend  // nil: on servers
@@ -62,10 +63,10 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
 		return err
 	}
-	if d.loop, err = loop.New(); err != nil {
+	if d.loops, err = loop.New(runtime.GOMAXPROCS(0)); err != nil {
 		return err
 	}
-	mo.Loop = d.loop
+	mo.Loops = d.loops
 	if err := d.openStore(ctx, requireServers); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
 		return nil
 	}
 	o := backendOptions(d.conf)
-	o.Log, o.Loop = d.log, d.loop
+	o.Log, o.Loops = d.log, d.loops
 	c, err := backend.New(o)
 	if err != nil {
 		return coded{exitConfig, err}
@@ -213,7 +214,7 @@ func (d *daemon) close() {
 	if d.store != nil {
 		d.store.Close()
 	}
-	if d.loop != nil {
-		d.loop.Close()
+	if d.loops != nil {
+		d.loops.Close()
 	}
 }

@@ -138,12 +138,15 @@ func (r mountRequest) detach() error {
 // readyFd is the pipe of detach in its child.
 const readyFd = 3
 
+// maxLoops is the number of event loops of a daemon: see docs/performance.md.
+const maxLoops = 2
+
 // serve is the daemon.
 func serve(ctx context.Context, r mountRequest) error {
-	// What the daemon does is waking others up. With one P its goroutines are switched without a system call, and what
-	// several requests leave to write is written together; see package loop.
+	// What the daemon does is waking others up. Each of its event loops keeps a P, and with no more Ps than loops its
+	// goroutines are switched without a system call; see package loop.
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
+		runtime.GOMAXPROCS(min(runtime.NumCPU(), maxLoops))
 	}
 	conf, err := loadConfig(r.file, r.asked)
 	if err != nil {

@@ -18,6 +18,7 @@ type pipeSource struct {
 	fd      int
 	got     chan byte
 	flushes atomic.Int32
+	ends    atomic.Int32
 	ticks   atomic.Int32
 	waiting atomic.Bool
 	removed chan struct{}
@@ -43,21 +44,23 @@ func (s *pipeSource) Poll(hint bool) bool {
 	return true
 }
 func (s *pipeSource) Flush()         { s.flushes.Add(1) }
+func (s *pipeSource) End()           { s.ends.Add(1) }
 func (s *pipeSource) Tick(time.Time) { s.ticks.Add(1) }
 func (s *pipeSource) Waiting() bool  { return s.waiting.Load() }
 
 func start(t *testing.T) (*Loop, *pipeSource, int) {
-	l, err := New()
+	g, err := New(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.Close)
+	t.Cleanup(g.Close)
+	l := g.Loops()[1]
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
 	s := &pipeSource{l: l, fd: p[0], got: make(chan byte, 1000), removed: make(chan struct{})}
-	if err := l.Add(p[0], s); err != nil {
+	if err := l.Add(p[0], s, false); err != nil {
 		t.Fatal(err)
 	}
 	return l, s, p[1]
@@ -97,12 +100,22 @@ func TestSoon(t *testing.T) {
 		wg.Go(func() {
 			for range 500 {
 				before := s.flushes.Load()
-				l.Soon(s)
+				l.group.Soon(s)
 				within(t, "a flush", func() bool { return s.flushes.Load() > before })
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// Every call of End leads to one of the source's.
+func TestEnd(t *testing.T) {
+	l, s, w := start(t)
+	defer unix.Close(w)
+	for i := range int32(100) {
+		l.End(s)
+		within(t, "End", func() bool { return s.ends.Load() == i+1 })
+	}
 }
 
 // Sources that wait for something are ticked, others let the loop sleep.
@@ -112,14 +125,14 @@ func TestTick(t *testing.T) {
 	time.Sleep(3 * TickEvery)
 	idle := s.ticks.Load()
 	s.waiting.Store(true)
-	l.Soon(s)
+	l.group.Soon(s)
 	within(t, "ticks of a source that waits", func() bool { return s.ticks.Load() > idle+5 })
 }
 
 // Close ends a loop that sleeps and one that is busy.
 func TestClose(t *testing.T) {
 	for range 50 {
-		l, err := New()
+		l, err := New(2)
 		if err != nil {
 			t.Fatal(err)
 		}
