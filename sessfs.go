@@ -89,7 +89,8 @@ type Lease struct {
 	Deadline int64
 	// Keep is the Holder's: what other hosts reckon with.
 	Keep time.Duration
-	// Look makes Backend.Commit look for a mark, and Marked says that there is one: somebody elsewhere wants this lease.
+	// Look makes Backend.Commit look for a mark, and Marked says that there is one: somebody elsewhere wants this lease,
+	// and Backend.Unlock should not be slow.
 	Look, Marked bool
 	// Ref is the Backend's own.
 	Ref any

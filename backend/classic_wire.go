@@ -163,7 +163,7 @@ func (w *classic) remove(_ int, key string, cas, epoch uint64, deadline time.Tim
 	return w.swap(key, item{cas: cas}, epoch, atOnce, deadline)
 }
 
-func (w *classic) release(p place, token string, _ ref) { w.s.releaseByToken(p, token) }
+func (w *classic) release(p place, token string, _ ref, _ bool) { w.s.releaseByToken(p, token) }
 
 func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
 	for _, k := range keys {

@@ -122,7 +122,7 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 	v, err := c.session(w, p, data, epoch, deadline)
 	if err != nil {
 		if own {
-			w.release(p, token, r)
+			w.release(p, token, r, true)
 		}
 		return nil, nil, err
 	}
@@ -180,7 +180,7 @@ func (c *Cluster) Unlock(l *sessfs.Lease) {
 	in := p.s.info
 	p.s.mu.Unlock()
 	if in != nil && in.classic == nil {
-		metaWire{p.s}.release(p, l.Token, r)
+		metaWire{p.s}.release(p, l.Token, r, l.Marked)
 		return
 	}
 	p.s.releaseByToken(p, l.Token)

@@ -27,8 +27,9 @@ type wire interface {
 	renew(p place, value func(item) bool, exptime int64, deadline time.Time) (item, error)
 	// remove deletes an item if it still has that cas of that epoch.
 	remove(conn int, key string, cas, epoch uint64, deadline time.Time) (bool, error)
-	// release deletes the lock item without waiting, by its cas while that means something, else by its token.
-	release(p place, token string, r ref)
+	// release deletes the lock item without waiting, by its cas while that means something, else by its token. One that
+	// somebody wants goes out at once.
+	release(p place, token string, r ref, wanted bool)
 	// drop deletes keys that nobody uses twice.
 	drop(conn int, keys []string, deadline time.Time) error
 }
@@ -231,7 +232,7 @@ func (w metaWire) drop(conn int, keys []string, deadline time.Time) error {
 	return err
 }
 
-func (w metaWire) release(p place, token string, r ref) {
+func (w metaWire) release(p place, token string, r ref, wanted bool) {
 	s := w.s
 	s.mu.Lock()
 	c, now := s.conns[p.conn], s.epoch
@@ -246,7 +247,11 @@ func (w metaWire) release(p place, token string, r ref) {
 				s.releaseByToken(p, token)
 			}
 		}
-		if c.sendLater(b) == nil {
+		send := c.sendLater
+		if wanted {
+			send = c.send
+		}
+		if send(b) == nil {
 			s.trips.Add(1)
 			return
 		}

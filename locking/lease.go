@@ -55,7 +55,13 @@ func (m *Manager) giveBack(e *entry) {
 	if e.marked {
 		m.yield(e)
 	}
-	m.b.Unlock(e.lease)
+	lease := e.lease
+	if e.yield != 0 {
+		l := *lease
+		l.Marked = true
+		lease = &l
+	}
+	m.b.Unlock(lease)
 	m.forget(e)
 	e.drop()
 }
