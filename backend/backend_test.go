@@ -1,11 +1,13 @@
 package backend
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +52,21 @@ func (m *memcached) start() {
 			c.Close()
 		}
 		return err == nil
+	})
+}
+
+// freeze stops its threads, which go on for a moment after the signal.
+func (m *memcached) freeze() {
+	m.t.Helper()
+	m.cmd.Process.Signal(syscall.SIGSTOP)
+	until(m.t, "memcached is stopped", func() bool {
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.cmd.Process.Pid))
+		for _, s := range stats {
+			if b, _ := os.ReadFile(s); !bytes.Contains(b, []byte(") T ")) {
+				return false
+			}
+		}
+		return len(stats) > 0
 	})
 }
 

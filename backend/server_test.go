@@ -214,7 +214,7 @@ func TestAServerThatIsSilent(t *testing.T) {
 		o.Timeout = 300 * time.Millisecond
 		c := open(t, o)
 		s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
-		m.cmd.Process.Signal(syscall.SIGSTOP)
+		m.freeze()
 		everyone(t, c, o.Timeout)
 		m.cmd.Process.Signal(syscall.SIGCONT)
 		until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
