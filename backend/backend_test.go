@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"sessfs"
 	"sessfs/backend/backendtest"
+	"sessfs/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,6 +53,13 @@ func (m *memcached) start() {
 		}
 		return err == nil
 	})
+}
+
+// freeze stops its threads, which go on for a moment after the signal.
+func (m *memcached) freeze() {
+	m.t.Helper()
+	m.cmd.Process.Signal(syscall.SIGSTOP)
+	until(m.t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
 }
 
 // stop kills it: it is started again empty.

@@ -56,6 +56,7 @@ type Cluster struct {
 	ownLoops     bool
 	settings     atomic.Pointer[Settings]
 	usage        usageCache
+	looks        atomic.Uint64 // of the servers' waits those that no request waited for
 
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc
@@ -198,10 +199,11 @@ func (s *server) check(deadline time.Time) error {
 
 // Waits is the number of round trips that were waited for, on all servers together.
 func (c *Cluster) Waits() (n uint64) {
+	looks := c.looks.Load()
 	for _, s := range c.servers {
 		n += s.waits.Load()
 	}
-	return n
+	return n - min(n, looks)
 }
 
 // Close lets queued unlocks go out, for half a second at most, and ends all connections and goroutines.
@@ -238,6 +240,12 @@ func (c *Cluster) place(id sessfs.ID) place {
 		h = h*31 + uint32(id[i])
 	}
 	return place{id: id, s: s, conn: int(h % uint32(len(s.conns))), data: c.prefix + name, lock: c.prefix + lockMark + name}
+}
+
+// mark is the key of the mark of those who want the lock.
+func (p place) mark() string {
+	prefix := p.s.cl.prefix
+	return prefix + waitMark + p.data[len(prefix):]
 }
 
 // ref is what a snapshot's Ref and a lease's Ref hold: with which cas an item was seen.

@@ -148,9 +148,16 @@ func TestHostileServer(t *testing.T) {
 					"Read":    func() error { _, err := c.Read(ctx, sid); return err },
 					"TryLock": func() error { _, _, err := c.TryLock(ctx, sid, holder); return err },
 					"Locked":  func() error { _, err := c.Locked(ctx, sid); return err },
+					"Mark":    func() error { return c.Mark(ctx, sid, l.Token) },
+					"Marked": func() error { // tells nothing but what it is told
+						if c.Marked(ctx, []*sessfs.Lease{l})[0] {
+							return nil
+						}
+						return sessfs.ErrUnavailable
+					},
 					"Renew":   func() error { return c.Renew(ctx, l) },
 					"Commit":  func() error { _, err := c.Commit(ctx, sid, s, s.Attr, []byte("y"), nil); return err },
-					"Destroy": func() error { _, err := c.Destroy(ctx, "sess_b"); return err },
+					"Destroy": func() error { _, _, err := c.Destroy(ctx, "sess_b"); return err },
 					"Break":   func() error { _, err := c.Break(ctx, sid); return err },
 					"List":    func() error { return c.List(ctx, func(sessfs.Entry) error { return nil }) },
 					"Check":   func() error { return c.Check(ctx) },
@@ -238,7 +245,7 @@ func TestLostAnswersAreLookedUp(t *testing.T) {
 			t.Fatalf("read %q", got.Data)
 		}
 		lose(p, "cas sessfs:sess")
-		if existed, err := c.Destroy(ctx, sid); !existed || err != nil {
+		if existed, _, err := c.Destroy(ctx, sid); !existed || err != nil {
 			t.Fatalf("%v %v", existed, err)
 		}
 		c.Unlock(l)

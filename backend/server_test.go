@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sessfs"
-	"sessfs/internal/testkit"
 )
 
 var (
@@ -50,8 +49,8 @@ func mustRead(t testing.TB, c *Cluster, id sessfs.ID) *sessfs.Session {
 
 func TestRoundTrips(t *testing.T) {
 	for name, want := range map[string]map[string]uint64{
-		"meta":    {"TryLock": 1, "Commit": 1, "second Commit": 1, "Read": 1, "Locked": 1, "Renew": 1, "Unlock": 0, "Commit without lock": 1},
-		"classic": {"TryLock": 2, "Commit": 2, "second Commit": 3, "Read": 1, "Locked": 1, "Renew": 2, "Unlock": 0, "Commit without lock": 1},
+		"meta":    {"TryLock": 1, "Commit": 1, "second Commit": 1, "Commit with a look": 1, "Mark": 0, "Marked": 0, "Read": 1, "Locked": 1, "Renew": 1, "Unlock": 0, "Commit without lock": 1},
+		"classic": {"TryLock": 2, "Commit": 2, "second Commit": 3, "Commit with a look": 3, "Mark": 0, "Marked": 0, "Read": 1, "Locked": 1, "Renew": 2, "Unlock": 0, "Commit without lock": 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := testOptions(startMemcached(t).socket)
@@ -72,6 +71,21 @@ func TestRoundTrips(t *testing.T) {
 			count("TryLock", func() { l, s = mustLock(t, c, sid) })
 			count("Commit", func() { s = mustCommit(t, c, sid, s, "one", l) })
 			count("second Commit", func() { s = mustCommit(t, c, sid, s, "two", l) })
+			l.Look = true
+			count("Mark", func() { // done for requests that wait anyway
+				if err := c.Mark(ctx, sid, l.Token); err != nil {
+					t.Error(err)
+				}
+			})
+			count("Marked", func() {
+				if !c.Marked(ctx, []*sessfs.Lease{l})[0] {
+					t.Error("not marked")
+				}
+			})
+			count("Commit with a look", func() { s = mustCommit(t, c, sid, s, "three", l) })
+			if !l.Marked {
+				t.Error("the commit shows no mark")
+			}
 			count("Read", func() { s = mustRead(t, c, sid) })
 			count("Locked", func() { c.Locked(ctx, sid) })
 			count("Renew", func() {
@@ -182,7 +196,7 @@ func everyone(t *testing.T, c *Cluster, timeout time.Duration) {
 			case 2:
 				_, err = c.Commit(ctx, id, &sessfs.Session{}, sessfs.Attr{}, []byte("x"), nil)
 			case 3:
-				_, err = c.Destroy(ctx, id)
+				_, _, err = c.Destroy(ctx, id)
 			}
 			if !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "c1") {
 				t.Errorf("error %v", err)
@@ -200,8 +214,7 @@ func TestAServerThatIsSilent(t *testing.T) {
 		o.Timeout = time.Second
 		c := open(t, o)
 		s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
-		m.cmd.Process.Signal(syscall.SIGSTOP)
-		until(t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
+		m.freeze()
 		everyone(t, c, o.Timeout)
 		start := time.Now()
 		for range 50 {

@@ -102,13 +102,15 @@ func waiters(t *testing.T, m *Manager, n int) (got chan int) {
 	return got
 }
 
-func TestFirstComeFirstServed(t *testing.T) {
-	m := host(t, servers(t), "a")
+func TestFirstComeFirstServed(t *testing.T) { eachKeep(t, testFirstComeFirstServed) }
+
+func testFirstComeFirstServed(t world) {
+	m := t.host(servers(t), "a")
 	holder, _ := mustOpen(t, m, true)
 	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
 	}
-	got := waiters(t, m, 6)
+	got := waiters(t.T, m, 6)
 	holder.Close()
 	for i := range 6 {
 		if n := <-got; n != i {
@@ -118,8 +120,10 @@ func TestFirstComeFirstServed(t *testing.T) {
 }
 
 // Rule 14: a wait that a signal interrupted and that is restarted at once keeps its place.
-func TestInterruptedWaitKeepsItsPlace(t *testing.T) {
-	m := host(t, servers(t), "a")
+func TestInterruptedWaitKeepsItsPlace(t *testing.T) { eachKeep(t, testInterruptedWaitKeepsItsPlace) }
+
+func testInterruptedWaitKeepsItsPlace(t world) {
+	m := t.host(servers(t), "a")
 	for range 20 {
 		holder, _ := mustOpen(t, m, true)
 		if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
@@ -137,7 +141,7 @@ func TestInterruptedWaitKeepsItsPlace(t *testing.T) {
 			locked <- err
 		}()
 		poll(t, 5*time.Second, func() bool { return m.Stats().Waiting == 1 })
-		second := waiters(t, m, 1)
+		second := waiters(t.T, m, 1)
 		begun, waits := time.Now(), m.Stats().Waits
 		cancel()
 		poll(t, 5*time.Second, func() bool { s := m.Stats(); return s.Waiting == 2 && s.Waits == waits+1 })
@@ -164,10 +168,12 @@ func TestInterruptedWaitKeepsItsPlace(t *testing.T) {
 
 // Rule 8 within one host: the lock is handed over without the servers, but another host may have destroyed the session
 // meanwhile, which needs no lock. What the former holder has just stored is known to be there.
-func TestLocalHandOverReadsAgain(t *testing.T) {
+func TestLocalHandOverReadsAgain(t *testing.T) { eachKeep(t, testLocalHandOverReadsAgain) }
+
+func testLocalHandOverReadsAgain(t world) {
 	for _, stores := range []bool{false, true} {
 		b := servers(t)
-		m := host(t, b, "a")
+		m := t.host(b, "a")
 		first, s := mustOpen(t, m, true)
 		if _, err := first.Lock(ctx, sessfs.Exclusive, true); err != nil {
 			t.Fatal(err)
@@ -197,7 +203,7 @@ func TestLocalHandOverReadsAgain(t *testing.T) {
 			}
 		} else {
 			want = sessfs.Destroyed
-			if _, err := host(t, b, "b").Destroy(ctx, id); err != nil {
+			if _, err := t.host(b, "b").Destroy(ctx, id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -210,9 +216,11 @@ func TestLocalHandOverReadsAgain(t *testing.T) {
 }
 
 // A host whose processes queue for a session gives the lock back now and then: the other host gets its turn.
-func TestBusyHostLetsOthersIn(t *testing.T) {
+func TestBusyHostLetsOthersIn(t *testing.T) { eachKeep(t, testBusyHostLetsOthersIn) }
+
+func testBusyHostLetsOthersIn(t world) {
 	b := servers(t)
-	busy := host(t, b, "a")
+	busy := t.host(b, "a")
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	const each = 4
@@ -239,7 +247,7 @@ func TestBusyHostLetsOthersIn(t *testing.T) {
 		}()
 	}
 	poll(t, 10*time.Second, func() bool { return busy.Stats().Waiting == each-1 })
-	other, _ := mustOpen(t, host(t, b, "b"), true)
+	other, _ := mustOpen(t, t.host(b, "b"), true)
 	waiting, end := context.WithTimeout(ctx, 20*time.Second)
 	defer end()
 	if _, err := other.Lock(waiting, sessfs.Exclusive, true); err != nil {

@@ -46,6 +46,8 @@ func Run(t *testing.T, open func(t *testing.T, lifetime time.Duration) sessfs.Ba
 		{"LeaseEnds", (*env).leaseEnds},
 		{"Renew", (*env).renew},
 		{"Break", (*env).breakLock},
+		{"Marks", (*env).marks},
+		{"KeptLease", (*env).keptLease},
 		{"CommitUnderLostLease", (*env).commitUnderLostLease},
 		{"ExpiredWhileLocked", (*env).expiredWhileLocked},
 		{"Expires", (*env).expires},
@@ -225,14 +227,14 @@ func (e *env) names() {
 
 func (e *env) destroy() {
 	const id = "sess_a"
-	if existed, err := e.b.Destroy(e.ctx, id); existed || err != nil {
+	if existed, _, err := e.b.Destroy(e.ctx, id); existed || err != nil {
 		e.Fatalf("Destroy of a missing session: %v %v", existed, err)
 	}
 	live := e.commit(id, &sessfs.Session{}, []byte("x"), nil)
-	if existed, err := e.b.Destroy(e.ctx, id); !existed || err != nil {
+	if existed, _, err := e.b.Destroy(e.ctx, id); !existed || err != nil {
 		e.Fatalf("Destroy: %v %v", existed, err)
 	}
-	if existed, err := e.b.Destroy(e.ctx, id); existed || err != nil {
+	if existed, _, err := e.b.Destroy(e.ctx, id); existed || err != nil {
 		e.Fatalf("second Destroy: %v %v", existed, err)
 	}
 	e.refuse(sessfs.ErrConflict, id, live, nil)
@@ -267,7 +269,7 @@ func (e *env) destroyInsists() {
 			base = s
 		}
 	})
-	existed, err := e.b.Destroy(e.ctx, id)
+	existed, _, err := e.b.Destroy(e.ctx, id)
 	close(stop)
 	wg.Wait()
 	if !existed || err != nil {
@@ -291,7 +293,7 @@ func (e *env) list() {
 	e.commit("sess_big", &sessfs.Session{}, make([]byte, 3<<20), nil)
 	want["sess_big"] = 3 << 20
 	e.commit("sess_gone", &sessfs.Session{}, []byte("x"), nil)
-	if _, err := e.b.Destroy(e.ctx, "sess_gone"); err != nil {
+	if _, _, err := e.b.Destroy(e.ctx, "sess_gone"); err != nil {
 		e.Fatal(err)
 	}
 	e.tryLock("sess_locked", "one")

@@ -51,7 +51,7 @@ func fuseSettings(c *config.Config) fusefs.Settings {
 }
 
 func lockSettings(c *config.Config) locking.Settings {
-	return locking.Settings{Lease: c.Lock.Lease, Wait: c.Lock.Wait}
+	return locking.Settings{Lease: c.Lock.Lease, Wait: c.Lock.Wait, Keep: c.Lock.Keep}
 }
 
 func memoryOptions(c *config.Config) memory.Options {

@@ -37,10 +37,12 @@ func want(t *testing.T, got, wanted string) {
 
 // memcached stopped: every session_start fails with PHP's warning within twice the timeout, 20 at once; an id lately
 // seen survives strict mode; the server back, the mount works within retry_interval.
-func TestServerStopped(t *testing.T) {
+func TestServerStopped(t *testing.T) { testkit.EachKeep(t, testServerStopped) }
+
+func testServerStopped(t *testing.T, k testkit.Keep) {
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
-			h, m := one(t, "", "  timeout: 2s\n  retry_interval: 3s\n")
+			h, m := one(t, k.Lock(""), "  timeout: 2s\n  retry_interval: 3s\n")
 			want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
 			if how == "killed" {
 				m.Stop()
@@ -92,8 +94,10 @@ func TestServerStopped(t *testing.T) {
 
 // A server that restarts while connections to it are idle: their end is no failure. It may have been missed while it was
 // away (an unlock after PHP's close), and is then asked again within a second.
-func TestServerRestarted(t *testing.T) {
-	h, m := one(t, "", "")
+func TestServerRestarted(t *testing.T) { testkit.EachKeep(t, testServerRestarted) }
+
+func testServerRestarted(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	for i := range 3 {
 		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "x"), "ok")
 		m.Stop()
@@ -106,8 +110,10 @@ func TestServerRestarted(t *testing.T) {
 }
 
 // The session is held open over a restart of the server: what is written is whole, or PHP is told.
-func TestServerRestartedUnderALock(t *testing.T) {
-	h, m := one(t, "", "")
+func TestServerRestartedUnderALock(t *testing.T) { testkit.EachKeep(t, testServerRestartedUnderALock) }
+
+func testServerRestartedUnderALock(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
 	restarted := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+restarted.PHP()+`$_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
@@ -124,8 +130,10 @@ func TestServerRestartedUnderALock(t *testing.T) {
 }
 
 // P3: a PHP process killed between truncation and write, or in the middle of a large write: the old session stays.
-func TestKilledInTheMiddle(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestKilledInTheMiddle(t *testing.T) { testkit.EachKeep(t, testKilledInTheMiddle) }
+
+func testKilledInTheMiddle(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	for name, code := range map[string]string{
 		"after ftruncate":  `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 0); echo "cut\n"; sleep(60);`,
 		"after fopen w":    `$f = fopen($argv[1], 'w'); flock($f, LOCK_EX); echo "cut\n"; sleep(60);`,
@@ -145,8 +153,10 @@ func TestKilledInTheMiddle(t *testing.T) {
 }
 
 // The same with PHP's own handler, killed at any moment of a 5 MB write.
-func TestKilledWhileWriting(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestKilledWhileWriting(t *testing.T) { testkit.EachKeep(t, testKilledWhileWriting) }
+
+func testKilledWhileWriting(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	for i := range 12 {
 		id := fmt.Sprint("kw", i)
 		want(t, testkit.PHP(t, h, write, id, "old"), "ok")
@@ -163,8 +173,10 @@ func TestKilledWhileWriting(t *testing.T) {
 }
 
 // Damaged records: EIO and a log line that names hash and server; never a crash or a foreign session.
-func TestDamagedRecords(t *testing.T) {
-	h, m := one(t, "", "")
+func TestDamagedRecords(t *testing.T) { testkit.EachKeep(t, testDamagedRecords) }
+
+func testDamagedRecords(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "good", "mine"), "ok")
 	want(t, testkit.PHP(t, h, write, "other", "foreign"), "ok")
 	good, other := get(t, m, "sessfs:sess_good"), get(t, m, "sessfs:sess_other")
@@ -175,6 +187,10 @@ func TestDamagedRecords(t *testing.T) {
 		b[n] ^= 0x10
 		damages[fmt.Sprint("flipped at ", n)] = string(b)
 	}
+	testkit.Until(t, 10*time.Second, "nothing is served from memory", func() bool {
+		out, _ := h.Sessfs("status")
+		return strings.Contains(out, " 0 kept,")
+	})
 	for name, value := range damages {
 		set(t, m, "sessfs:sess_good", value)
 		out := testkit.PHP(t, h, read, "good")
@@ -213,7 +229,9 @@ func set(t *testing.T, m *testkit.Memcached, key, value string) {
 }
 
 // Mounting while a server is down: loud, but up; with --require-servers exit 4.
-func TestMountWithoutServers(t *testing.T) {
+func TestMountWithoutServers(t *testing.T) { testkit.EachKeep(t, testMountWithoutServers) }
+
+func testMountWithoutServers(t *testing.T, k testkit.Keep) {
 	m := testkit.StartMemcached(t)
 	m.Stop()
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{m}, Cache: "  retry_interval: 1s\n"})
@@ -230,8 +248,10 @@ func TestMountWithoutServers(t *testing.T) {
 }
 
 // A worker's exit in the middle of a request frees its lock and keeps the old session.
-func TestWorkerEndsWithoutClosing(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestWorkerEndsWithoutClosing(t *testing.T) { testkit.EachKeep(t, testWorkerEndsWithoutClosing) }
+
+func testWorkerEndsWithoutClosing(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "exit", "old"), "ok")
 	p := testkit.StartPHP(t, h, nil, start+`$_SESSION['v'] = 'new'; exec('kill -9 '.getmypid()); sleep(60);`, "exit")
 	p.Wait(t, 10*time.Second)

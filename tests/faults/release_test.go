@@ -11,8 +11,10 @@ import (
 
 // An emptied session is stored when the file is closed, and PHP ignores what close says. While the server is away
 // longer than a lease the change is lost, and that is said: in the log, in status, and at the next start, once.
-func TestLostAtClose(t *testing.T) {
-	h, m := one(t, "lock: {lease: 3s}\n", "  timeout: 500ms\n  retry_interval: 500ms\n")
+func TestLostAtClose(t *testing.T) { testkit.EachKeep(t, testLostAtClose) }
+
+func testLostAtClose(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock("lease: 3s"), "  timeout: 500ms\n  retry_interval: 500ms\n")
 	want(t, testkit.PHP(t, h, write, "empty", "x"), "ok")
 	frozen := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "empty")
@@ -44,8 +46,10 @@ func TestLostAtClose(t *testing.T) {
 }
 
 // The same with a server that is away for a moment: the store is retried.
-func TestRetriedAtClose(t *testing.T) {
-	h, m := one(t, "", "  timeout: 300ms\n  retry_interval: 300ms\n")
+func TestRetriedAtClose(t *testing.T) { testkit.EachKeep(t, testRetriedAtClose) }
+
+func testRetriedAtClose(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "  timeout: 300ms\n  retry_interval: 300ms\n")
 	want(t, testkit.PHP(t, h, write, "retry", "x"), "ok")
 	frozen := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "retry")

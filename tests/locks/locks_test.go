@@ -40,8 +40,10 @@ const (
 const workers, rounds = 4, 100
 
 // P1, P2: 2 mounts × 4 processes × 100 increments of one session.
-func TestIncrementsCLI(t *testing.T) {
-	a, b := pair(t, "")
+func TestIncrementsCLI(t *testing.T) { testkit.EachKeep(t, testIncrementsCLI) }
+
+func testIncrementsCLI(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	var procs []*testkit.Process
 	for _, h := range []*testkit.Host{a, b} {
 		for range workers {
@@ -59,8 +61,10 @@ func TestIncrementsCLI(t *testing.T) {
 	}
 }
 
-func TestIncrementsFPM(t *testing.T) {
-	a, b := pair(t, "")
+func TestIncrementsFPM(t *testing.T) { testkit.EachKeep(t, testIncrementsFPM) }
+
+func testIncrementsFPM(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	root := testkit.Dir(t)
 	testkit.WriteFile(t, filepath.Join(root, "inc.php"), `<?php session_start() or exit('no session'); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; usleep(1000); session_write_close() or exit('not written'); echo 'ok';`)
 	testkit.WriteFile(t, filepath.Join(root, "count.php"), `<?php session_start() or exit('no session'); echo $_SESSION['n'];`)
@@ -136,8 +140,10 @@ func gotLock(t *testing.T, p *testkit.Process, bound time.Duration) time.Time {
 
 // P5: the lock of a killed process is free at once, on this host and on the other. The bounds are 50 and 100 ms; the
 // best of a few tries counts, since a loaded machine may take longer to start anything.
-func TestHolderKilled(t *testing.T) {
-	a, b := pair(t, "")
+func TestHolderKilled(t *testing.T) { testkit.EachKeep(t, testHolderKilled) }
+
+func testHolderKilled(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	for name, tc := range map[string]struct {
 		host  *testkit.Host
 		bound time.Duration
@@ -161,8 +167,10 @@ func TestHolderKilled(t *testing.T) {
 }
 
 // A waiter that is killed ends at once, and its place in the queue with it.
-func TestWaiterKilled(t *testing.T) {
-	a, b := pair(t, "")
+func TestWaiterKilled(t *testing.T) { testkit.EachKeep(t, testWaiterKilled) }
+
+func testWaiterKilled(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		for i, host := range []*testkit.Host{a, b} {
 			id := fmt.Sprintf("w%d%d", sig, i)
@@ -183,8 +191,10 @@ func TestWaiterKilled(t *testing.T) {
 }
 
 // A whole daemon killed: its sessions are free after one lease.
-func TestDaemonKilled(t *testing.T) {
-	a, b := pair(t, "lock: {lease: 4s}\n")
+func TestDaemonKilled(t *testing.T) { testkit.EachKeep(t, testDaemonKilled) }
+
+func testDaemonKilled(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock("lease: 4s"))
 	if out := testkit.PHP(t, a, start+`$_SESSION['n'] = 7; echo 'ok';`, "dk"); out != "ok" {
 		t.Fatal(out)
 	}
@@ -207,8 +217,10 @@ func TestDaemonKilled(t *testing.T) {
 }
 
 // A lock is held for longer than its lease: it is renewed.
-func TestLongRequestKeepsItsLock(t *testing.T) {
-	a, b := pair(t, "lock: {lease: 3s}\n")
+func TestLongRequestKeepsItsLock(t *testing.T) { testkit.EachKeep(t, testLongRequestKeepsItsLock) }
+
+func testLongRequestKeepsItsLock(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock("lease: 3s"))
 	h := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(7); $_SESSION['n'] = 1; session_write_close(); echo 'stored';`, "long")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(h.Output(), "held") })
 	w := testkit.StartPHP(t, b, nil, start+`echo $_SESSION['n'] ?? 'too early';`, "long")
@@ -220,8 +232,10 @@ func TestLongRequestKeepsItsLock(t *testing.T) {
 }
 
 // `sessfs unlock` takes the lock from its holder, whose write then fails loudly.
-func TestUnlock(t *testing.T) {
-	a, b := pair(t, "")
+func TestUnlock(t *testing.T) { testkit.EachKeep(t, testUnlock) }
+
+func testUnlock(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	robbed := testkit.NewGate(t)
 	h := testkit.StartPHP(t, a, nil, start+`echo "held\n"; `+robbed.PHP()+`$_SESSION['n'] = 'stolen'; session_write_close(); echo 'end';`, "ul")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(h.Output(), "held") })
@@ -243,8 +257,10 @@ func TestUnlock(t *testing.T) {
 }
 
 // lock.wait bounds the wait, and the session then fails instead of running without its lock.
-func TestLockWait(t *testing.T) {
-	a, b := pair(t, "lock: {wait: 500ms}\n")
+func TestLockWait(t *testing.T) { testkit.EachKeep(t, testLockWait) }
+
+func testLockWait(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock("wait: 500ms"))
 	for i, host := range []*testkit.Host{a, b} {
 		id := fmt.Sprintf("lw%d", i)
 		if out := testkit.PHP(t, a, start+`$_SESSION['n'] = 1; echo 'ok';`, id); out != "ok" {
@@ -270,8 +286,10 @@ func TestLockWait(t *testing.T) {
 }
 
 // flock's other kinds, between hosts: LOCK_NB, LOCK_UN, LOCK_SH.
-func TestFlockKinds(t *testing.T) {
-	a, b := pair(t, "")
+func TestFlockKinds(t *testing.T) { testkit.EachKeep(t, testFlockKinds) }
+
+func testFlockKinds(t *testing.T, k testkit.Keep) {
+	a, b := pair(t, k.Lock(""))
 	file := "sess_kinds"
 	testkit.PHP(t, a, `file_put_contents($argv[1], 'x');`, a.Path(file))
 	enough := testkit.NewGate(t)
