@@ -15,7 +15,6 @@ type spinner struct {
 	enabled bool
 	start   time.Time // of this spell; zero: none
 	limit   time.Duration
-	rounds  int
 }
 
 const (
