@@ -1,13 +1,11 @@
 package backend
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -55,21 +53,6 @@ func (m *memcached) start() {
 	})
 }
 
-// freeze stops its threads, which go on for a moment after the signal.
-func (m *memcached) freeze() {
-	m.t.Helper()
-	m.cmd.Process.Signal(syscall.SIGSTOP)
-	until(m.t, "memcached is stopped", func() bool {
-		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.cmd.Process.Pid))
-		for _, s := range stats {
-			if b, _ := os.ReadFile(s); !bytes.Contains(b, []byte(") T ")) {
-				return false
-			}
-		}
-		return len(stats) > 0
-	})
-}
-
 // stop kills it: it is started again empty.
 func (m *memcached) stop() {
 	if m.cmd != nil {
@@ -108,7 +91,7 @@ func until(t testing.TB, what string, cond func() bool) {
 }
 
 func testOptions(servers ...string) Options {
-	o := Options{Timeout: time.Second, RetryInterval: time.Second, Prefix: "sessfs:", Lifetime: backendtest.Lifetime,
+	o := Options{Timeout: time.Second, RetryInterval: time.Second, Prefix: "sessfs:", Lifetime: time.Minute,
 		Lease: backendtest.Lease, MaxSize: backendtest.MaxSize}
 	for i, s := range servers {
 		network := "unix"
@@ -131,17 +114,17 @@ func open(t testing.TB, o Options) *Cluster {
 }
 
 func TestConformanceMeta(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 		o := testOptions(startMemcached(t, "-m", "256").socket, startMemcached(t, "-m", "256").socket)
-		o.Timeout = 5 * time.Second
+		o.Timeout, o.Lifetime = 5*time.Second, lifetime
 		return open(t, o)
 	})
 }
 
 func TestConformanceClassic(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 		o := testOptions(startMemcached(t, "-m", "256").socket)
-		o.Timeout, o.ForceClassic = 5*time.Second, true
+		o.Timeout, o.Lifetime, o.ForceClassic = 5*time.Second, lifetime, true
 		return open(t, o)
 	})
 }

@@ -162,7 +162,6 @@ func (c *conn) Flush() {
 		b.written = true
 	}
 	c.sent = append(c.sent, batches...)
-	c.mu.Unlock()
 	if c.gatherSmall(batches) {
 		c.unsent = append(c.unsent[:0], c.wbuf)
 	} else {
@@ -170,6 +169,7 @@ func (c *conn) Flush() {
 			c.unsent = b.parts(c.unsent)
 		}
 	}
+	c.mu.Unlock() // not before: whoever takes the answer may use the batch for something else
 	c.push()
 }
 

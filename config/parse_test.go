@@ -110,7 +110,7 @@ func TestRefused(t *testing.T) {
 		{"mountpoint: /", "an absolute path"},
 		{`mountpoint: "/a\nb"`, "an absolute path"},
 		{"mountpoint: 5", "an absolute path, such as /var/lib/php/sessions, in quotes"},
-		{"files: []", "a list of file name patterns"},
+		{"files: []", "found an empty list, expected a list of file name patterns"},
 		{"files: sess_*", "a list of file name patterns"},
 		{"files: [a/b]", "files[0]: found \"a/b\", expected a file name pattern without '/'"},
 		{"files: ['sess_*', '']", "files[1]"},

@@ -51,7 +51,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		fs.mu.Unlock()
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	h, own := n.pick(in.Pid)
 	if h == nil {
@@ -77,7 +77,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
 	if leased && !v.dirty {
 		fs.mu.Lock()
-		n.mayReuse(v, out)
+		fs.nodes.again(n).mayReuse(v, out)
 		fs.mu.Unlock()
 	}
 	return fuse.OK
@@ -135,7 +135,7 @@ func (n *node) pick(pid uint32) (h *handle, own bool) {
 
 // last returns the last handle opened of those that match.
 func (n *node) last(match func(*handle) bool) (h *handle, found bool) {
-	for x := range n.handles {
+	for _, x := range n.handles {
 		if match(x) && (h == nil || x.fh > h.fh) {
 			h = x
 		}
@@ -192,12 +192,6 @@ func (fs *FS) gone(n *node, pid uint32) fuse.Status {
 	return fuse.ENOENT
 }
 
-// sighting is what was last known of a session, for outages: strict mode throws an id away when stat fails.
-type sighting struct {
-	attr sessfs.Attr
-	size int
-}
-
 // look asks the servers for the attributes of a session. While they cannot answer, ids that this host has lately seen
 // exist as they were.
 func (fs *FS) look(id sessfs.ID) (sessfs.Attr, int, fuse.Status) {
@@ -237,11 +231,4 @@ func (fs *FS) look(id sessfs.ID) (sessfs.Attr, int, fuse.Status) {
 		}
 	}
 	return sessfs.Attr{}, 0, fuse.ENOENT
-}
-
-// unknownNode answers for a node id that fell out of the table. The kernel looks the name up again; that LOOKUP must
-// tell the truth, because a second ESTALE would reach the process.
-func (fs *FS) unknownNode() fuse.Status {
-	fs.truthUntil.Store(sessfs.Boottime() + int64(time.Second))
-	return estale
 }

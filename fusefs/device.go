@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -73,8 +74,21 @@ func newDevice(fd int, fs *FS, opts *fuse.MountOptions) *device {
 	return d
 }
 
-// serve has all loops read the device; they end with the mount.
+// initTimeout is how long the kernel may take to send INIT, which it does when it mounts.
+const initTimeout = 5 * time.Second
+
+// serve answers INIT, so that all loops know what it brought, and has them read the device; they end with the mount.
 func (d *device) serve(g *loop.Group) error {
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, int(initTimeout/time.Millisecond)); err != nil && err != unix.EINTR {
+		return fmt.Errorf("waiting for the kernel: poll: %w", err)
+	}
+	buf := d.large.Get().(*[]byte)
+	defer d.large.Put(buf)
+	n, errno := loop.Read(d.fd, *buf)
+	if errno != 0 || n < inHeaderSize || binary.NativeEndian.Uint32((*buf)[4:]) != opInit {
+		return fmt.Errorf("the kernel did not begin with INIT: %d bytes, %w", n, errno)
+	}
+	d.handle((*buf)[:n], opInit)
 	for i, l := range g.Loops() {
 		d.readers.Add(1)
 		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte)}
@@ -154,7 +168,7 @@ func (r *reader) take(n int) {
 // inline tells which requests are answered from memory, never waiting for anything.
 func inline(op uint32) bool {
 	switch op {
-	case opForget, opBatchForget, opRelease, opFlush, opReaddir, opReleasedir, opInterrupt, opGetxattr, opListxattr, opFsyncdir, opInit:
+	case opForget, opBatchForget, opRelease, opFlush, opReaddir, opReleasedir, opInterrupt, opGetxattr, opListxattr, opFsyncdir:
 		return true
 	}
 	return false

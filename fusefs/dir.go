@@ -168,7 +168,7 @@ func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 		existed = true
 		ended = fs.detach(f, true, &sessfs.Session{})
 	}
-	if n := fs.nodes.current[id]; n != nil {
+	if n := fs.nodes.known(id); n != nil {
 		n.entryUntil = 0
 	}
 	fs.mu.Unlock()

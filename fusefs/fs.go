@@ -63,21 +63,21 @@ type FS struct {
 	names              names
 	started            time.Time
 
-	truthUntil atomic.Int64 // LOOKUPs before this moment (Boottime) answer the truth: see node ids that are not known
-	counters   counters
-	work       sync.WaitGroup // stores at RELEASE that are under way
-	stop       chan struct{}  // closed when the mount is gone
+	counters counters
+	work     sync.WaitGroup // stores at RELEASE that are under way
+	stop     chan struct{}  // closed when the mount is gone
 
 	mu      sync.Mutex
-	nodes   nodeTable                 // guarded by mu
-	files   map[sessfs.ID]*file       // guarded by mu: sessions that are open here
-	handles map[uint64]*handle        // guarded by mu
-	dirs    map[uint64]*listing       // guarded by mu
-	lastFh  uint64                    // guarded by mu
-	marks   marks                     // guarded by mu
-	unsaved map[sessfs.ID]error       // guarded by mu: a store at RELEASE failed; the next OPEN says so, once
-	ghosts  *lru[sessfs.ID, ghost]    // guarded by mu: see ghost
-	seen    *lru[sessfs.ID, sighting] // guarded by mu
+	nodes   nodeTable              // guarded by mu
+	files   map[sessfs.ID]*file    // guarded by mu: sessions that are open here
+	handles map[uint64]*handle     // guarded by mu
+	dirs    map[uint64]*listing    // guarded by mu
+	lastFh  uint64                 // guarded by mu
+	marks   marks                  // guarded by mu
+	unsaved map[sessfs.ID]error    // guarded by mu: a store at RELEASE failed; the next OPEN says so, once
+	ghosts  *lru[sessfs.ID, ghost] // guarded by mu: see ghost
+	seen    sightings              // guarded by mu
+	unknown unknownNodes           // guarded by mu
 }
 
 const (
@@ -86,7 +86,6 @@ const (
 	openFresh    = 100 * time.Millisecond // what OPEN read is still news for its process
 	maxUnsaved   = 4096
 	maxGhosts    = 16384
-	maxSeen      = 65536
 )
 
 func newFS(store sessfs.Store, o Options) *FS {
@@ -103,10 +102,10 @@ func newFS(store sessfs.Store, o Options) *FS {
 		dirs:          make(map[uint64]*listing),
 		unsaved:       make(map[sessfs.ID]error),
 		ghosts:        newLRU[sessfs.ID, ghost](maxGhosts),
-		seen:          newLRU[sessfs.ID, sighting](maxSeen),
 	}
 	fs.nodes.init(&fs.names)
 	fs.marks.init()
+	fs.seen.init()
 	s := o.Settings
 	fs.settings.Store(&s)
 	return fs

@@ -68,7 +68,8 @@ func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, pid, flags uint32) *h
 func (fs *FS) fileOf(id sessfs.ID, s *sessfs.Session) *file {
 	f := fs.files[id]
 	if f == nil {
-		f = &file{id: id, session: s, readAt: sessfs.Boottime()}
+		// A read that began before there was this file has seen 0 changes, and must not replace what it has.
+		f = &file{id: id, session: s, readAt: sessfs.Boottime(), changes: 1}
 		fs.files[id] = f
 	}
 	return f

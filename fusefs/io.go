@@ -85,14 +85,14 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		fs.tooLarge(f.id, end)
 		return 0, efbig
 	}
-	next := splice(v.data, img != nil, int(off), data)
+	next, drop := splice(v.data, img != nil, int(off), data), fs.dropped(&in.Caller, v.attr)
 	if len(data) == maxWrite || end < uint64(len(v.data)) {
-		f.keep(h, in.Pid, next, true)
+		f.keep(h, in.Pid, next, true, drop)
 		f.mu.Unlock()
 		return uint32(len(data)), fuse.OK
 	}
 	f.mu.Unlock()
-	if st := fs.storeImage(f, claim, in.Pid, next); st != fuse.OK {
+	if st := fs.storeImage(f, claim, in.Pid, next, drop); st != fuse.OK {
 		return 0, st
 	}
 	return uint32(len(data)), fuse.OK
@@ -113,12 +113,16 @@ func splice(old []byte, own bool, off int, data []byte) []byte {
 	return next
 }
 
-// storeImage makes data the session's next version on the servers. When that fails the process's image stays what it
-// was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
-func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte) fuse.Status {
+// storeImage makes data the session's next version on the servers, and takes the mode bits drop away. When that fails
+// the process's image stays what it was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
+func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, drop uint32) fuse.Status {
 	f.mu.Lock()
 	v, img := f.published(), f.image(pid)
 	attr := v.attr
+	if img != nil {
+		drop |= img.drop
+	}
+	attr.Mode &^= drop
 	attr.Mtime = now()
 	attr.Ctime = attr.Mtime
 	local := f.detached
@@ -207,7 +211,7 @@ func (fs *FS) storeHeld(h *handle, f *file, claim sessfs.Claim) fuse.Status {
 		if img == nil {
 			return fuse.OK
 		}
-		if st := fs.storeImage(f, claim, img.who.pid, img.data); st != fuse.OK {
+		if st := fs.storeImage(f, claim, img.who.pid, img.data, img.drop); st != fuse.OK {
 			return st
 		}
 	}

@@ -36,7 +36,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	id := sessfs.ID(name)
 	fs.mu.Lock()
 	if fs.files[id] == nil && fs.marks.has(markKey{id, in.Pid}) {
-		if n := fs.nodes.current[id]; n != nil {
+		if n := fs.nodes.known(id); n != nil {
 			n.entryUntil = 0
 		}
 		fs.mu.Unlock()
@@ -44,7 +44,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	}
 	now := sessfs.Boottime()
 	n := fs.nodes.of(id)
-	forced := n.lookups > 0 && n.entryUntil > now || fs.truthUntil.Load() > now
+	forced := n.lookups > 0 && n.entryUntil > now || fs.unknown.has(n.ino, now)
 	open := len(n.handles) > 0
 	if !forced || open {
 		fs.enter(n, out)
@@ -112,7 +112,7 @@ func (fs *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		fs.mu.Unlock()
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	h, _ := n.pick(in.Pid)
 	var f *file

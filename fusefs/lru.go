@@ -1,21 +1,22 @@
 package fusefs
 
-import "container/list"
-
 // lru is a bounded map that forgets what was used least recently. It is not safe for use by several goroutines.
 type lru[K comparable, V any] struct {
 	max   int
-	order *list.List // of *lruEntry, the most recent first
-	byKey map[K]*list.Element
+	order ring[*lruEntry[K, V]]
+	byKey map[K]*lruEntry[K, V]
 }
 
 type lruEntry[K comparable, V any] struct {
-	key K
-	val V
+	place link[*lruEntry[K, V]]
+	key   K
+	val   V
 }
 
 func newLRU[K comparable, V any](max int) *lru[K, V] {
-	return &lru[K, V]{max: max, order: list.New(), byKey: make(map[K]*list.Element)}
+	l := &lru[K, V]{max: max, byKey: make(map[K]*lruEntry[K, V])}
+	l.order.begin()
+	return l
 }
 
 func (l *lru[K, V]) get(k K) (v V, ok bool) {
@@ -23,34 +24,33 @@ func (l *lru[K, V]) get(k K) (v V, ok bool) {
 	if e == nil {
 		return v, false
 	}
-	l.order.MoveToFront(e)
-	return e.Value.(*lruEntry[K, V]).val, true
+	l.order.front(&e.place)
+	return e.val, true
 }
 
 func (l *lru[K, V]) put(k K, v V) {
-	if e := l.byKey[k]; e != nil {
-		e.Value.(*lruEntry[K, V]).val = v
-		l.order.MoveToFront(e)
-		return
+	e := l.byKey[k]
+	if e == nil {
+		e = &lruEntry[K, V]{key: k}
+		e.place.of = e
+		l.byKey[k] = e
 	}
-	l.byKey[k] = l.order.PushFront(&lruEntry[K, V]{k, v})
-	if l.order.Len() > l.max {
-		oldest := l.order.Back()
-		delete(l.byKey, oldest.Value.(*lruEntry[K, V]).key)
-		l.order.Remove(oldest)
+	e.val = v
+	l.order.front(&e.place)
+	if l.order.n > l.max {
+		l.remove(l.order.last().of.key)
 	}
 }
 
 func (l *lru[K, V]) remove(k K) {
 	if e := l.byKey[k]; e != nil {
 		delete(l.byKey, k)
-		l.order.Remove(e)
+		l.order.remove(&e.place)
 	}
 }
 
 func (l *lru[K, V]) each(fn func(K, V)) {
-	for e := l.order.Front(); e != nil; e = e.Next() {
-		entry := e.Value.(*lruEntry[K, V])
-		fn(entry.key, entry.val)
+	for k, e := range l.byKey {
+		fn(k, e.val)
 	}
 }

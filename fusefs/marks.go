@@ -11,7 +11,9 @@ import (
 // already here (rule 6).
 type mark struct {
 	key     markKey
+	made    int64 // Boottime
 	until   int64 // Boottime
+	lookups int   // that are sure to come
 	claim   sessfs.Claim
 	session *sessfs.Session
 }
@@ -23,42 +25,63 @@ type markKey struct {
 
 const (
 	markLife = time.Second
-	maxMarks = 4096
+	// markPatience is how long the LOOKUPs after an OPEN may take: the kernel sends two of them, each under the
+	// directory's lock, and hundreds of processes may stand before it. One that is told that the session exists ends
+	// in a second ESTALE, which PHP would hear.
+	markPatience = 20 * time.Second
+	markLookups  = 2
+	maxMarks     = 4096
 )
 
-// marks is guarded by FS.mu. All marks live equally long, so they end in the order in which they were made.
+// marks is guarded by FS.mu. Both queues are in the order in which their marks were made, which is that of their end but
+// for marks that end early.
 type marks struct {
 	byKey map[markKey]*mark
-	queue []*mark
+	fresh []*mark // younger than markLife: these keep their claims
+	late  []*mark // whose LOOKUPs may still come
 }
 
 func (m *marks) init() { m.byKey = make(map[markKey]*mark) }
 
-// set makes a mark. It returns the claims of marks that had to give way; the caller closes them without FS.mu.
+// set makes a mark, with a claim where OPEN makes it. It returns the claims of marks that had to give way; the caller
+// closes them without FS.mu.
 func (m *marks) set(key markKey, claim sessfs.Claim, s *sessfs.Session) (ended []sessfs.Claim) {
 	now := sessfs.Boottime()
 	ended = m.expire(now)
 	if old := m.byKey[key]; old != nil {
 		if claim == nil {
-			old.until = now + int64(markLife)
+			old.until = max(old.until, now+int64(markLife))
 			return ended
 		}
 		ended = append(ended, m.end(old)...)
 	}
-	if len(m.byKey) >= maxMarks && len(m.queue) > 0 {
-		ended = append(ended, m.end(m.queue[0])...)
-		m.queue = m.queue[1:]
+	if len(m.byKey) >= maxMarks {
+		q := &m.late
+		if len(*q) == 0 {
+			q = &m.fresh
+		}
+		ended = append(ended, m.end((*q)[0])...)
+		*q = (*q)[1:]
 	}
-	mk := &mark{key: key, until: now + int64(markLife), claim: claim, session: s}
+	mk := &mark{key: key, made: now, until: now + int64(markLife), claim: claim, session: s}
+	if claim != nil {
+		mk.lookups, mk.until = markLookups, now+int64(markPatience)
+	}
 	m.byKey[key] = mk
-	m.queue = append(m.queue, mk)
+	m.fresh = append(m.fresh, mk)
 	return ended
 }
 
-// has reports whether the session was missing for that process just now.
+// has tells a LOOKUP whether the session was missing for that process just now.
 func (m *marks) has(key markKey) bool {
-	mk := m.byKey[key]
-	return mk != nil && mk.until > sessfs.Boottime()
+	mk, now := m.byKey[key], sessfs.Boottime()
+	if mk == nil || mk.until <= now {
+		return false
+	}
+	if mk.lookups--; mk.lookups <= 0 { // what comes next is a CREATE, or nothing
+		mk.until = min(mk.until, now+int64(markLife))
+	}
+	return true
 }
 
 // take ends a mark and hands over what it kept.
@@ -76,6 +99,10 @@ func (m *marks) end(mk *mark) (ended []sessfs.Claim) {
 	if m.byKey[mk.key] == mk {
 		delete(m.byKey, mk.key)
 	}
+	return m.endClaim(mk)
+}
+
+func (m *marks) endClaim(mk *mark) (ended []sessfs.Claim) {
 	if mk.claim != nil {
 		ended = append(ended, mk.claim)
 		mk.claim = nil
@@ -83,14 +110,31 @@ func (m *marks) end(mk *mark) (ended []sessfs.Claim) {
 	return ended
 }
 
-// expire ends the marks whose time is over.
+// expire ends the marks and claims whose time is over.
 func (m *marks) expire(now int64) (ended []sessfs.Claim) {
-	for len(m.queue) > 0 && (m.queue[0].until <= now || m.byKey[m.queue[0].key] != m.queue[0]) {
-		ended = append(ended, m.end(m.queue[0])...)
-		m.queue = m.queue[1:]
+	for len(m.fresh) > 0 {
+		mk := m.fresh[0]
+		current := m.byKey[mk.key] == mk
+		if current && mk.made+int64(markLife) > now {
+			break
+		}
+		m.fresh = m.fresh[1:]
+		if current && mk.until > now {
+			ended = append(ended, m.endClaim(mk)...)
+			m.late = append(m.late, mk)
+		} else {
+			ended = append(ended, m.end(mk)...)
+		}
 	}
-	if len(m.queue) == 0 {
-		m.queue = nil
+	for len(m.late) > 0 && (m.late[0].until <= now || m.byKey[m.late[0].key] != m.late[0]) {
+		ended = append(ended, m.end(m.late[0])...)
+		m.late = m.late[1:]
+	}
+	if len(m.fresh) == 0 {
+		m.fresh = nil
+	}
+	if len(m.late) == 0 {
+		m.late = nil
 	}
 	return ended
 }

@@ -1,89 +1,137 @@
 package fusefs
 
 import (
-	"container/list"
+	"slices"
 
 	"sessfs"
 )
 
-// maxNodes bounds the table of nodes that nobody has open. The kernel forgets inodes only under memory pressure, and
-// cookies are chosen by attackers; a node id that fell out is answered with ESTALE and looked up again.
-const maxNodes = 131072
+// maxNodes bounds the nodes that nobody has open. The kernel forgets inodes only under memory pressure, and cookies are
+// chosen by attackers; a node id that fell out is answered with ESTALE and looked up again. It is about a day of a busy
+// host, and some 11 MiB.
+//
+// The maxWarm of them that were used last are nodes as they are used here; the others are cold: packed, in memory that
+// the garbage collector does not look into.
+const (
+	maxNodes     = 131072
+	maxWarm      = 4096
+	maxNodeBytes = 4 << 20 // of names longer than PHP's, twice
+)
 
 // node is what the kernel knows as one inode: the nth life of a name. Guarded by FS.mu.
 type node struct {
 	ino        uint64
 	id         sessfs.ID
 	n          uint32
-	lookups    uint64               // how often the kernel was told, less what it forgot
-	entryUntil int64                // Boottime until which the kernel may hold a valid entry; 0: it holds none
-	retired    bool                 // the session was unlinked or destroyed while it was open: new openers get n+1
-	handles    map[*handle]struct{} // open here
-	answered   sessfs.Version       // of the attributes that the kernel may still reuse
-	reusable   int64                // Boottime until which it may
-	elem       *list.Element        // place in the table's order; nil while open
+	retired    bool           // the session was unlinked or destroyed while it was open: new openers get n+1
+	lookups    uint64         // how often the kernel was told, less what it forgot
+	entryUntil int64          // Boottime until which the kernel may hold a valid entry; 0: it holds none
+	handles    []*handle      // open here
+	answered   sessfs.Version // of the attributes that the kernel may still reuse
+	reusable   int64          // Boottime until which it may
+	place      link[*node]    // in the table's order; in none while open
 }
 
 type nodeTable struct {
 	names   *names
 	byIno   map[uint64]*node
-	current map[sessfs.ID]*node // the life that LOOKUP hands out
-	idle    *list.List          // nodes without handles, the most recently used first
+	current map[sessfs.ID]*node // the life that LOOKUP hands out, of those in byIno
+	idle    ring[*node]         // nodes in byIno without handles
+	cold    coldNodes
 }
 
 func (t *nodeTable) init(s *names) {
 	t.names = s
 	t.byIno = make(map[uint64]*node)
 	t.current = make(map[sessfs.ID]*node)
-	t.idle = list.New()
+	t.idle.begin()
+	t.cold.init(maxNodes-maxWarm, maxNodeBytes)
 }
 
 // get returns the node of an id that the kernel sent; nil: not known (any more).
 func (t *nodeTable) get(ino uint64) *node {
 	n := t.byIno[ino]
-	if n != nil && n.elem != nil {
-		t.idle.MoveToFront(n.elem)
+	if n == nil {
+		if n = t.cold.take(ino); n != nil {
+			t.insert(n)
+		}
+	} else if n.place.in() {
+		t.idle.front(&n.place)
+	}
+	return n
+}
+
+// again returns the node that stands for n now. FS.mu was given up since n was got, and it may have gone cold or been
+// dropped meanwhile.
+func (t *nodeTable) again(n *node) *node {
+	if now := t.get(n.ino); now != nil {
+		return now
+	}
+	if !n.retired {
+		t.insert(n)
 	}
 	return n
 }
 
 // of returns the node that LOOKUP and CREATE hand out for a name.
 func (t *nodeTable) of(id sessfs.ID) *node {
+	life := uint32(0)
 	if n := t.current[id]; n != nil {
 		if !n.retired {
-			if n.elem != nil {
-				t.idle.MoveToFront(n.elem)
-			}
+			return t.get(n.ino)
+		}
+		life = n.n + 1
+	}
+	for ; ; life++ { // past retired lives that are open still, and names that meet in one hash
+		ino := t.names.inode(id, life)
+		n := t.get(ino)
+		if n == nil {
+			n = &node{ino: ino, id: id, n: life}
+			t.insert(n)
+		}
+		if n.id == id && !n.retired {
+			t.current[id] = n
 			return n
 		}
-		return t.add(id, n.n+1)
 	}
-	return t.add(id, 0)
 }
 
-func (t *nodeTable) add(id sessfs.ID, life uint32) *node {
-	n := &node{id: id, n: life}
-	for {
-		n.ino = t.names.inode(id, n.n)
-		if t.byIno[n.ino] == nil {
-			break
-		}
-		n.n++ // a retired life still open, or two names in one hash
+// known returns the node that of would, if there is one already.
+func (t *nodeTable) known(id sessfs.ID) *node {
+	if n := t.current[id]; n != nil {
+		return n
 	}
+	if n := t.get(t.names.inode(id, 0)); n != nil && n.id == id && !n.retired {
+		return n
+	}
+	return nil
+}
+
+func (t *nodeTable) insert(n *node) {
+	n.place.of = n
 	t.byIno[n.ino] = n
-	t.current[id] = n
-	n.elem = t.idle.PushFront(n)
-	for t.idle.Len() > maxNodes {
-		t.drop(t.idle.Back().Value.(*node))
+	if t.current[n.id] == nil {
+		t.current[n.id] = n
 	}
-	return n
+	t.rest(n)
+}
+
+// rest puts a node without handles in its place, and lets those go cold that were used least recently. What the kernel
+// may still reuse attributes of stays: that is told by the node alone.
+func (t *nodeTable) rest(n *node) {
+	t.idle.front(&n.place)
+	for t.idle.n > maxWarm {
+		last := t.idle.last().of
+		if last.reusable != 0 && last.reusable > sessfs.Boottime() {
+			return
+		}
+		t.drop(last)
+		t.cold.put(last)
+	}
 }
 
 func (t *nodeTable) drop(n *node) {
-	if n.elem != nil {
-		t.idle.Remove(n.elem)
-		n.elem = nil
-	}
+	t.idle.remove(&n.place)
 	delete(t.byIno, n.ino)
 	if t.current[n.id] == n {
 		delete(t.current, n.id)
@@ -92,34 +140,32 @@ func (t *nodeTable) drop(n *node) {
 
 // opened pins n while h is open.
 func (t *nodeTable) opened(n *node, h *handle) {
-	if n.handles == nil {
-		n.handles = make(map[*handle]struct{}, 1)
-	}
-	n.handles[h] = struct{}{}
-	if n.elem != nil {
-		t.idle.Remove(n.elem)
-		n.elem = nil
-	}
+	n.handles = append(n.handles, h)
+	t.idle.remove(&n.place)
 }
 
 func (t *nodeTable) closed(n *node, h *handle) {
-	delete(n.handles, h)
-	if len(n.handles) > 0 || n.elem != nil {
+	if i := slices.Index(n.handles, h); i >= 0 {
+		n.handles = slices.Delete(n.handles, i, i+1)
+	}
+	if len(n.handles) > 0 || t.byIno[n.ino] != n {
 		return
 	}
+	n.handles = nil
 	if n.retired {
 		// The name may have the first life again once no kernel inode of it is open: a retired id must not come
 		// back to life under an open file, and it can't now.
 		t.drop(n)
 		return
 	}
-	n.elem = t.idle.PushFront(n)
+	t.rest(n)
 }
 
 // forget is the kernel's FORGET: it dropped its inode.
 func (t *nodeTable) forget(ino, lookups uint64) {
 	n := t.byIno[ino]
 	if n == nil {
+		t.cold.forget(ino, lookups)
 		return
 	}
 	n.lookups -= min(lookups, n.lookups)
@@ -127,3 +173,6 @@ func (t *nodeTable) forget(ino, lookups uint64) {
 		t.drop(n)
 	}
 }
+
+// len is the number of nodes.
+func (t *nodeTable) len() int { return len(t.byIno) + t.cold.len() }

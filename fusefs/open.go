@@ -26,7 +26,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		fs.mu.Unlock()
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	if n.retired {
 		defer fs.mu.Unlock()
@@ -51,6 +51,13 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return toErrno(err)
 	}
 	fs.mu.Lock()
+	if s, err = fs.sure(n.id, s); err != nil {
+		fs.mu.Unlock()
+		claim.Close()
+		fs.failed("open", n.id, err)
+		return toErrno(err)
+	}
+	n = fs.nodes.again(n)
 	h, ended, st := fs.bind(n, claim, s, seen, in)
 	notify := st == fuse.OK && n.stale(s.Version)
 	fs.mu.Unlock()
@@ -63,6 +70,30 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	}
 	out.Fh, out.OpenFlags = h.fh, openFlags
 	return fuse.OK
+}
+
+// sure reads a session again that was read as missing, and that others here have stored or read meanwhile: the LOOKUP
+// before this OPEN may have said that it exists, because they had it open, so that a second ESTALE would reach the
+// process. The caller holds FS.mu, which is given up over the read.
+func (fs *FS) sure(id sessfs.ID, s *sessfs.Session) (*sessfs.Session, error) {
+	for try := 0; !s.Exists() && try < 3; try++ {
+		seen, ok := fs.seen.get(id)
+		if !ok {
+			break
+		}
+		fs.mu.Unlock()
+		again, err := fs.store.Read(background, id)
+		fs.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+		if s = again; !s.Exists() {
+			if now, _ := fs.seen.get(id); now == seen { // it has expired
+				fs.seen.remove(id)
+			}
+		}
+	}
+	return s, nil
 }
 
 // bind makes the handle of an OPEN whose answer is s. The caller holds FS.mu, and closes the claims without it.
@@ -103,7 +134,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, seen uint64, 
 	fs.seen.put(n.id, sighting{v.attr, len(v.data)})
 	if in.Flags&syscall.O_TRUNC != 0 {
 		f.mu.Lock()
-		f.keep(h, in.Pid, nil, false)
+		f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
 		f.mu.Unlock()
 	}
 	return h, ended, fuse.OK

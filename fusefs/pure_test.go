@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/goleak"
@@ -52,31 +53,6 @@ func TestNodeIDsAreKeyed(t *testing.T) {
 	}
 }
 
-func TestNodeTableIsBounded(t *testing.T) {
-	s := newNames(nil, 0, []byte("k"))
-	var nodes nodeTable
-	nodes.init(&s)
-	pinned, h := nodes.of("pinned"), &handle{}
-	nodes.opened(pinned, h)
-	for i := range maxNodes + 1000 {
-		nodes.of(sessfs.ID(fmt.Sprint(i)))
-	}
-	if len(nodes.byIno) > maxNodes+1 || len(nodes.current) > maxNodes+1 {
-		t.Errorf("%d nodes are kept", len(nodes.byIno))
-	}
-	if nodes.get(pinned.ino) != pinned {
-		t.Error("an open node was dropped")
-	}
-	pinned.retired = true
-	if next := nodes.of("pinned"); next == pinned || next.ino == pinned.ino {
-		t.Error("a retired node was handed out")
-	}
-	nodes.closed(pinned, h)
-	if nodes.get(pinned.ino) != nil {
-		t.Error("a retired node stays after its close")
-	}
-}
-
 // Rule 6: marks belong to a name and a process, end with its CREATE or after a second, and are bounded.
 func TestMarks(t *testing.T) {
 	var m marks
@@ -91,16 +67,36 @@ func TestMarks(t *testing.T) {
 	}
 	m.set(key, nil, nil)
 	m.expire(sessfs.Boottime() + int64(markLife) + 1)
-	if m.has(key) || len(m.queue) != 0 {
+	if m.has(key) || len(m.fresh)+len(m.late) != 0 {
 		t.Error("a mark ends after its time")
+	}
+	// The mark of an OPEN waits for the LOOKUP that is sure to come, its claim does not.
+	open := &closedClaim{}
+	m.set(key, open, nil)
+	now := sessfs.Boottime()
+	if ended := m.expire(now + int64(markLife) + 1); len(ended) != 1 || ended[0] != open || m.byKey[key] == nil {
+		t.Errorf("after its time an OPEN's mark gives back %v", ended)
+	}
+	if !m.has(key) || m.byKey[key].until < now+int64(markLife)+1 || !m.has(key) || m.byKey[key].until > sessfs.Boottime()+int64(markLife) {
+		t.Error("the LOOKUPs that came late are not told, or the mark stays for long after them")
+	}
+	if claim, _, ok := m.take(key); !ok || claim != nil {
+		t.Error("CREATE does not find the mark")
+	}
+	m.set(key, open, nil)
+	if ended := m.expire(now + int64(markPatience) + int64(time.Second)); len(ended) != 1 || m.byKey[key] != nil || len(m.fresh)+len(m.late) != 0 {
+		t.Error("an OPEN's mark stays")
 	}
 	for i := range 3 * maxMarks {
 		m.set(markKey{sessfs.ID(fmt.Sprint(i)), 1}, nil, nil)
 	}
-	if len(m.byKey) > maxMarks || len(m.queue) > 2*maxMarks {
+	if len(m.byKey) > maxMarks || len(m.fresh) > 2*maxMarks {
 		t.Errorf("%d marks are kept", len(m.byKey))
 	}
 }
+
+// closedClaim is a claim that nothing is asked of.
+type closedClaim struct{ sessfs.Claim }
 
 func TestAllowed(t *testing.T) {
 	caller := func(uid, gid uint32) *fuse.Caller {

@@ -19,7 +19,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	n := fs.nodes.get(in.NodeId)
 	fs.mu.Unlock()
 	if n == nil {
-		return fs.unknownNode()
+		return fs.unknownNode(in.NodeId)
 	}
 	var st fuse.Status
 	if fh, ok := in.GetFh(); ok && in.Valid&fuse.FATTR_SIZE != 0 {
@@ -37,6 +37,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 
 func (fs *FS) answerSetAttr(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	fs.mu.Lock()
+	n = fs.nodes.again(n)
 	n.reusable = 0 // the answer's attributes replace what the kernel had, and are not valid for any time
 	var f *file
 	if h, _ := n.pick(in.Pid); h != nil {
@@ -71,12 +72,12 @@ func (fs *FS) truncateHandle(fh uint64, in *fuse.SetAttrIn) fuse.Status {
 	defer f.storing.Unlock()
 	f.mu.Lock()
 	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
-	data := resize(v.data, int(in.Size))
+	data, drop := resize(v.data, int(in.Size)), fs.dropped(&in.Caller, v.attr)
 	if img != nil && img.stored && !img.failed {
 		f.mu.Unlock()
-		return fs.storeImage(f, claim, in.Pid, data)
+		return fs.storeImage(f, claim, in.Pid, data, drop)
 	}
-	f.keep(h, in.Pid, data, false)
+	f.keep(h, in.Pid, data, false, drop)
 	f.mu.Unlock()
 	return fuse.OK
 }
@@ -100,8 +101,9 @@ func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status
 		return 0, false
 	}
 	v := f.published()
-	img := f.keep(h, in.Pid, nil, false)
+	img := f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
 	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
+	v.attr.Mode &^= img.drop
 	f.mu.Unlock()
 	fs.mu.Lock()
 	h.node.reusable = 0 // see answerSetAttr
@@ -126,6 +128,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 		return fuse.EACCES
 	}
 	fs.mu.Lock()
+	n = fs.nodes.again(n)
 	h, _ := n.pick(in.Pid)
 	if best := n.holder(); best != nil {
 		h = best
@@ -168,7 +171,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 
 // holder returns the handle that has the session's lock or lease here. The caller holds FS.mu.
 func (n *node) holder() *handle {
-	for h := range n.handles {
+	for _, h := range n.handles {
 		if h.claim != nil && h.claim.Held() {
 			return h
 		}
@@ -228,6 +231,7 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 		}
 		data = resize(data, int(in.Size))
 		a.Mtime = now
+		a.Mode &^= fs.dropped(c, a)
 	}
 	if valid&fuse.FATTR_MODE != 0 {
 		if !isOwner {

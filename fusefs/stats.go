@@ -58,7 +58,7 @@ func (fs *FS) stats() Stats {
 		}
 	}
 	fs.mu.Lock()
-	s.OpenFiles, s.OpenSessions, s.Nodes = len(fs.handles), len(fs.files), len(fs.nodes.byIno)
+	s.OpenFiles, s.OpenSessions, s.Nodes = len(fs.handles), len(fs.files), fs.nodes.len()
 	fs.mu.Unlock()
 	return s
 }

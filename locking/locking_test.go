@@ -199,7 +199,7 @@ func testCancelledWaitEndsAtOnce(t world) {
 	if _, err := c.Lock(waiting, sessfs.Exclusive, true); !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v, want Canceled", err)
 	}
-	if time.Since(start) > time.Second {
+	if time.Since(start) > 5*time.Second { // the holder goes on
 		t.Fatal("a cancelled wait lasted", time.Since(start))
 	}
 	if c.Err() != nil {

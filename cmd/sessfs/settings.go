@@ -75,17 +75,17 @@ func backendOptions(c *config.Config) backend.Options {
 // mountOptions looks the names of users and groups up.
 func mountOptions(c *config.Config, source, mountpoint string) (fusefs.Options, error) {
 	o := fusefs.Options{Mountpoint: mountpoint, Source: source, DirMode: c.Directory.Mode, Files: c.Files, Depth: c.Depth, Settings: fuseSettings(c)}
-	uid, _, err := lookupUser("directory.owner", c.Directory.Owner)
+	uid, _, err := lookupUser(source+": directory.owner", c.Directory.Owner)
 	if err != nil {
 		return o, err
 	}
-	gid, err := lookupGroup("directory.group", c.Directory.Group)
+	gid, err := lookupGroup(source+": directory.group", c.Directory.Group)
 	if err != nil {
 		return o, err
 	}
 	o.DirUID, o.DirGID = uid, gid
 	if c.Owner != "keep" {
-		uid, gid, err := lookupUser("owner", c.Owner)
+		uid, gid, err := lookupUser(source+": owner", c.Owner)
 		if err != nil {
 			return o, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"text/tabwriter"
 	"time"
 
@@ -29,6 +30,7 @@ type report struct {
 	Locking    locking.Stats         `json:"locking"`
 	Locks      []locking.Lock        `json:"locks"` // the first 1000
 	RoundTrips uint64                `json:"round_trips_waited"`
+	Goroutines int                   `json:"goroutines"`
 }
 
 const maxLocks = 1000
@@ -36,7 +38,7 @@ const maxLocks = 1000
 // status is called by the admin socket.
 func (d *daemon) status(ctx context.Context) any {
 	r := report{Version: version, PID: os.Getpid(), Mountpoint: d.mountpoint, Config: d.file, Started: d.started, Store: "embedded",
-		Locking: d.locks.Stats(), Locks: d.locks.Locks(maxLocks)}
+		Locking: d.locks.Stats(), Locks: d.locks.Locks(maxLocks), Goroutines: runtime.NumGoroutine()}
 	if d.cluster != nil {
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 	}

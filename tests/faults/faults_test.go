@@ -4,11 +4,13 @@ package faults
 import (
 	"fmt"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"sessfs"
 	"sessfs/internal/testkit"
 )
 
@@ -40,14 +42,13 @@ func TestServerStopped(t *testing.T) { testkit.EachKeep(t, testServerStopped) }
 func testServerStopped(t *testing.T, k testkit.Keep) {
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
-			h, m := one(t, k.Lock(""), "  timeout: 1s\n  retry_interval: 2s\n")
+			h, m := one(t, k.Lock(""), "  timeout: 2s\n  retry_interval: 3s\n")
 			want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
 			if how == "killed" {
 				m.Stop()
 			} else {
-				m.Process().Signal(syscall.SIGSTOP)
+				m.Process().Freeze(t)
 			}
-			stopped := time.Now()
 			var procs []*testkit.Process
 			for i := range 20 {
 				procs = append(procs, testkit.StartPHP(t, h, nil, `$t = microtime(true); session_id($argv[1]); $ok = session_start(); printf("\n%s %.3f", $ok ? 'started' : 'false', microtime(true) - $t);`, fmt.Sprint("out", i)))
@@ -59,8 +60,8 @@ func testServerStopped(t *testing.T, k testkit.Keep) {
 				if _, err := fmt.Sscanf(out[strings.LastIndex(out, "\n")+1:], "false %f", &sec); err != nil || !strings.Contains(out, "O_RDWR) failed: Input/output error") {
 					t.Errorf("PHP printed %s", out)
 				}
-				if sec > 2 {
-					t.Errorf("session_start took %.3f s with a timeout of 1 s", sec)
+				if sec > 4 {
+					t.Errorf("session_start took %.3f s with a timeout of 2 s", sec)
 				}
 			}
 			// PHP goes on with the client's id, and fails to open it; a new id would log the user out.
@@ -72,20 +73,17 @@ func testServerStopped(t *testing.T, k testkit.Keep) {
 			if code != 4 || !strings.Contains(out, "DOWN") {
 				t.Errorf("status in an outage: exit %d\n%s", code, out)
 			}
-			if d := time.Since(stopped); d > 20*time.Second {
-				t.Logf("slow machine: %v since the stop", d)
-			}
 			if how == "killed" {
 				m.Start()
 			} else {
-				m.Process().Signal(syscall.SIGCONT)
+				m.Process().Thaw()
 			}
 			back := time.Now()
 			testkit.Until(t, 10*time.Second, "the mount works again", func() bool {
 				return strings.TrimSpace(testkit.PHP(t, h, write, "again", "y")) == "ok"
 			})
-			if d := time.Since(back); d > 4*time.Second { // 2 s, and PHP's start under the race detector
-				t.Errorf("it took %v to work again with a retry_interval of 2 s", d)
+			if d := time.Since(back); d > 6*time.Second { // 3 s, and PHP's start under the race detector
+				t.Errorf("it took %v to work again with a retry_interval of 3 s", d)
 			}
 			if how == "hangs" {
 				want(t, testkit.PHP(t, h, read, "known"), "x")
@@ -94,7 +92,8 @@ func testServerStopped(t *testing.T, k testkit.Keep) {
 	}
 }
 
-// A server that restarts while connections to it are idle: the first request works.
+// A server that restarts while connections to it are idle: their end is no failure. It may have been missed while it was
+// away (an unlock after PHP's close), and is then asked again within a second.
 func TestServerRestarted(t *testing.T) { testkit.EachKeep(t, testServerRestarted) }
 
 func testServerRestarted(t *testing.T, k testkit.Keep) {
@@ -103,7 +102,9 @@ func testServerRestarted(t *testing.T, k testkit.Keep) {
 		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "x"), "ok")
 		m.Stop()
 		m.Start()
-		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "y"), "ok")
+		testkit.Until(t, 10*time.Second, "the restarted server is used", func() bool {
+			return testkit.PHP(t, h, write, fmt.Sprint("r", i), "y") == "ok"
+		})
 		want(t, testkit.PHP(t, h, read, fmt.Sprint("r", i)), "y")
 	}
 }
@@ -114,10 +115,12 @@ func TestServerRestartedUnderALock(t *testing.T) { testkit.EachKeep(t, testServe
 func testServerRestartedUnderALock(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
-	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
+	restarted := testkit.NewGate(t)
+	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+restarted.PHP()+`$_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(p.Output(), "held") })
 	m.Stop()
 	m.Start()
+	restarted.Open()
 	p.Wait(t, 30*time.Second)
 	got := strings.TrimSpace(testkit.PHP(t, h, read, "u"))
 	failed := strings.Contains(p.Output(), "Failed to write session data")
@@ -133,6 +136,7 @@ func testKilledInTheMiddle(t *testing.T, k testkit.Keep) {
 	h, _ := one(t, k.Lock(""), "")
 	for name, code := range map[string]string{
 		"after ftruncate":  `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 0); echo "cut\n"; sleep(60);`,
+		"after fopen w":    `$f = fopen($argv[1], 'w'); flock($f, LOCK_EX); echo "cut\n"; sleep(60);`,
 		"after a cut":      `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 3); echo "cut\n"; sleep(60);`,
 		"in a large write": `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); ftruncate($f, 0); fwrite($f, str_repeat('n', 1044481)); echo "cut\n"; sleep(60);`,
 		"order 3":          `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); fwrite($f, 'n'); echo "cut\n"; sleep(60);`,
@@ -194,8 +198,9 @@ func testDamagedRecords(t *testing.T, k testkit.Keep) {
 			t.Errorf("%s: PHP printed %s", name, out)
 		}
 	}
-	if log := h.Log(); !strings.Contains(log, m.Addr) || strings.Contains(log, "sess_good") || !strings.Contains(log, "damaged") {
-		t.Errorf("the log should name server and hash, and no id:\n%s", log)
+	named := regexp.MustCompile(sessfs.ID("sess_good").Hash() + `.*` + regexp.QuoteMeta(m.Addr) + `.*damaged`)
+	if log := h.Log(); len(named.FindAllString(log, -1)) < len(damages) || strings.Contains(log, "sess_good") {
+		t.Errorf("for each of %d damages the log should name server and hash, and no id:\n%s", len(damages), log)
 	}
 	set(t, m, "sessfs:sess_good", good)
 	want(t, testkit.PHP(t, h, read, "good"), "mine")

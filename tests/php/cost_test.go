@@ -76,6 +76,21 @@ func costOfAWarmRequest(t *testing.T, k testkit.Keep, each int) {
 	}
 }
 
+// A request that changes nothing only touches the session: as many round trips as one that does.
+func TestCostOfATouch(t *testing.T) {
+	a, _, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "touched", "x"), "ok")
+	before := count(t, a)
+	want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("touched"); session_start(); session_write_close(); } echo 'ok';`), "ok")
+	after := count(t, a)
+	if trips := after.RoundTrips - before.RoundTrips; trips > 2*100 {
+		t.Errorf("%d round trips were waited for in 100 requests", trips)
+	}
+	if n := after.Files.Operations["WRITE"] - before.Files.Operations["WRITE"]; n != 0 {
+		t.Errorf("%d of 100 requests wrote the session", n)
+	}
+}
+
 // New sessions wait for the network in OPEN and WRITE alone, never in LOOKUP or CREATE, which the kernel sends under
 // the directory's lock.
 func TestCostOfANewSession(t *testing.T) {

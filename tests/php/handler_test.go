@@ -147,10 +147,12 @@ func TestDestroyedStaysDestroyed(t *testing.T) { testkit.EachKeep(t, testDestroy
 func testDestroyedStaysDestroyed(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "d2", "secret"), "ok")
-	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
+	destroyed := testkit.NewGate(t)
+	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; `+destroyed.PHP()+`$_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(late.Output(), "held") })
 	// Destroyed without the lock, as an administrator or a "log out everywhere" does.
 	testkit.PHP(t, a, `unlink($argv[1]);`, a.Path("sess_d2"))
+	destroyed.Open()
 	late.Wait(t, 30*time.Second)
 	if !strings.Contains(late.Output(), "Failed to write session data") {
 		t.Errorf("the late writer was told nothing: %s", late.Output())
@@ -177,9 +179,13 @@ func TestTouchOfAnEvictedSession(t *testing.T) { testkit.EachKeep(t, testTouchOf
 func testTouchOfAnEvictedSession(t *testing.T, k testkit.Keep) {
 	a, b, m := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "ev", "kept"), "ok")
-	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(2); session_write_close(); echo 'end';`, "ev")
+	evicted := testkit.NewGate(t)
+	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; `+evicted.PHP()+`session_write_close(); echo 'end';`, "ev")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
-	m.Command("delete sessfs:sess_ev")
+	if out := m.Command("delete sessfs:sess_ev"); out != "DELETED\r\n" {
+		t.Fatalf("delete: %s", out)
+	}
+	evicted.Open()
 	holder.Wait(t, 30*time.Second)
 	want(t, holder.Output(), "held\nend")
 	want(t, testkit.PHP(t, b, read, "ev"), "kept")
@@ -191,14 +197,20 @@ func TestLazyWriteTouches(t *testing.T) { testkit.EachKeep(t, testLazyWriteTouch
 func testLazyWriteTouches(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock("")+"session: {lifetime: 4s}\n")
 	want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
-	const times = `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`
-	before := testkit.PHP(t, b, times, b.Path("sess_lazy"))
+	times := func() (mtime, ctime int) {
+		out := testkit.PHP(t, b, `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`, b.Path("sess_lazy"))
+		if n, _ := fmt.Sscan(out, &mtime, &ctime); n != 2 {
+			t.Fatalf("stat: %s", out)
+		}
+		return mtime, ctime
+	}
+	mtime, ctime := times()
 	for range 3 {
 		time.Sleep(1500 * time.Millisecond)
 		want(t, testkit.PHP(t, a, read, "lazy"), "x")
 	}
-	if after := testkit.PHP(t, b, times, b.Path("sess_lazy")); after == before {
-		t.Errorf("times stay %s", after)
+	if m, c := times(); m <= mtime || c <= ctime {
+		t.Errorf("mtime was %d and is %d, ctime was %d and is %d", mtime, m, ctime, c)
 	}
 	time.Sleep(6 * time.Second)
 	want(t, testkit.PHP(t, b, read, "lazy"), "-")
