@@ -59,7 +59,7 @@ func (m *memcached) start() {
 func (m *memcached) freeze() {
 	m.t.Helper()
 	m.cmd.Process.Signal(syscall.SIGSTOP)
-	until(m.t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
+	until(m.t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) })
 }
 
 // stop kills it: it is started again empty.

@@ -152,13 +152,13 @@ func (fs *FS) refresh(f *file) fuse.Status {
 		return fuse.OK
 	}
 	f.settle(fs.settings.Load().Timeout)
-	seen := f.seen()
+	old := f.sight()
 	s, err := fs.store.Read(background, f.id)
 	if err != nil {
 		fs.failed("read", f.id, err)
 		return toErrno(err)
 	}
-	if f.observe(s, seen) {
+	if f.observe(s, old) {
 		fs.mu.Lock()
 		ended := fs.detach(f, false, s)
 		fs.mu.Unlock()

@@ -129,12 +129,28 @@ func (f *file) set(s *sessfs.Session) {
 	}
 }
 
-// observe takes over what a read showed that began when changes was seen; a change made here meanwhile wins. It
-// reports whether the session that this file stands for is gone: its handles must not be led to a later one.
-func (f *file) observe(s *sessfs.Session, seen uint64) (gone bool) {
+// sight is what this host had of a session when a read of it began; nothing yet: the zero value.
+type sight struct {
+	file    *file
+	changes uint64
+}
+
+// sight is to be taken before a read whose answer goes to observe.
+func (f *file) sight() sight {
+	if f == nil {
+		return sight{}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.detached || f.changes != seen && s.Version.Counter <= f.session.Version.Counter {
+	return sight{f, f.changes}
+}
+
+// observe takes over what a read showed that began at the time of old; a change made here meanwhile wins. It reports
+// whether the session that this file stands for is gone: its handles must not be led to a later one.
+func (f *file) observe(s *sessfs.Session, old sight) (gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.detached || old != (sight{f, f.changes}) && s.Version.Counter <= f.session.Version.Counter {
 		return false
 	}
 	if f.session.Exists() && !s.Exists() {
@@ -142,13 +158,6 @@ func (f *file) observe(s *sessfs.Session, seen uint64) (gone bool) {
 	}
 	f.set(s)
 	return false
-}
-
-// seen is to be noted before a read whose answer goes to observe.
-func (f *file) seen() uint64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.changes
 }
 
 // settle waits for stores at RELEASE that are under way, for no longer than bound.

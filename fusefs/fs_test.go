@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +101,88 @@ func TestMarkEndsWithItsClaim(t *testing.T) {
 	closeClaims(fs.marks.expire(sessfs.Boottime() + int64(markLife) + 1))
 	if n := m.Stats().Claims; n != 0 {
 		t.Errorf("%d claims after the mark's end", n)
+	}
+}
+
+func open(t *testing.T, fs *FS, node uint64, pid uint32) (fh uint64, st fuse.Status) {
+	t.Helper()
+	var out fuse.OpenOut
+	st = fs.Open(nil, &fuse.OpenIn{InHeader: header(node, pid), Flags: syscall.O_RDWR}, &out)
+	return out.Fh, st
+}
+
+func create(t *testing.T, fs *FS, name string, pid uint32) (fh, node uint64) {
+	t.Helper()
+	var out fuse.CreateOut
+	in := &fuse.CreateIn{InHeader: header(1, pid), Flags: syscall.O_RDWR | syscall.O_CREAT, Mode: 0o600}
+	if st := fs.Create(nil, in, name, &out); st != fuse.OK {
+		t.Fatal(st)
+	}
+	return out.Fh, out.NodeId
+}
+
+// write replaces a session as PHP does, with the lock.
+func write(t *testing.T, fs *FS, fh uint64, pid uint32, data string) {
+	t.Helper()
+	lk := &fuse.LkIn{InHeader: header(0, pid), Fh: fh, Lk: fuse.FileLock{Typ: syscall.F_WRLCK}, LkFlags: fuse.FUSE_LK_FLOCK}
+	if st := fs.SetLkw(make(chan struct{}), lk); st != fuse.OK {
+		t.Fatal(st)
+	}
+	if _, st := fs.Write(nil, &fuse.WriteIn{InHeader: header(0, pid), Fh: fh, Size: uint32(len(data))}, []byte(data)); st != fuse.OK {
+		t.Fatal(st)
+	}
+}
+
+// Of two processes that make a session at once, the CREATE of the later one comes with an answer of the servers from
+// before the session was made. It must not be taken for news: the session would count as gone, and those who have it
+// open, or open it next, would be without its lock.
+func TestCreateWithAnOldAnswer(t *testing.T) {
+	fs, _ := testFS(t)
+	var entry fuse.EntryOut
+	root := header(1, 8)
+	if st := fs.Lookup(nil, &root, "sess_new", &entry); st != fuse.OK {
+		t.Fatal(st)
+	}
+	if _, st := open(t, fs, entry.NodeId, 8); st != estale {
+		t.Fatalf("OPEN of a missing session: %v", st)
+	}
+	first, node := create(t, fs, "sess_new", 7)
+	write(t, fs, first, 7, "first")
+	second, node2 := create(t, fs, "sess_new", 8)
+	if node2 != node {
+		t.Errorf("the second process was given another node: the session counts as gone")
+	}
+	for _, fh := range []uint64{first, second} {
+		if _, f, claim := fs.handle(fh); claim == nil || string(f.view(0).data) != "first" {
+			t.Errorf("a handle has claim %v and shows %q", claim, f.view(0).data)
+		}
+	}
+	if _, st := open(t, fs, node, 9); st != fuse.OK {
+		t.Errorf("a third process: %v", st)
+	}
+}
+
+// A session that another host destroyed while it was open here: whoever opens its name next is led to a new session,
+// with a lock, although the kernel still has the old node's name.
+func TestOpenAfterADestroyElsewhere(t *testing.T) {
+	fs, m := testFS(t)
+	fh, node := create(t, fs, "sess_gone", 7)
+	write(t, fs, fh, 7, "old")
+	if _, err := m.Destroy(t.Context(), "sess_gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, st := open(t, fs, node, 8); st != estale {
+		t.Fatalf("the OPEN that finds it destroyed: %v", st)
+	}
+	if st := lookup(fs, "sess_gone", 8); st != fuse.ENOENT {
+		t.Errorf("the LOOKUP after it: %v", st)
+	}
+	if _, st := open(t, fs, node, 9); st != estale {
+		t.Errorf("an OPEN of the retired node: %v", st)
+	}
+	fresh, now := create(t, fs, "sess_gone", 8)
+	if _, _, claim := fs.handle(fresh); claim == nil || now == node {
+		t.Errorf("the new session has claim %v and node %x, the old one was %x", claim, now, node)
 	}
 }
 

@@ -40,11 +40,10 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	f := fs.files[n.id]
 	fs.mu.Unlock()
 
-	var seen uint64
 	if f != nil {
 		f.settle(fs.settings.Load().Timeout)
-		seen = f.seen()
 	}
+	old := f.sight()
 	claim, s, err := fs.store.Open(background, n.id, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY, in.Pid)
 	if err != nil {
 		fs.failed("open", n.id, err)
@@ -58,7 +57,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return toErrno(err)
 	}
 	n = fs.nodes.again(n)
-	h, ended, st := fs.bind(n, claim, s, seen, in)
+	h, ended, st := fs.bind(n, claim, s, old, in)
 	notify := st == fuse.OK && n.stale(s.Version)
 	fs.mu.Unlock()
 	closeClaims(ended)
@@ -97,10 +96,10 @@ func (fs *FS) sure(id sessfs.ID, s *sessfs.Session) (*sessfs.Session, error) {
 }
 
 // bind makes the handle of an OPEN whose answer is s. The caller holds FS.mu, and closes the claims without it.
-func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, seen uint64, in *fuse.OpenIn) (*handle, []sessfs.Claim, fuse.Status) {
+func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in *fuse.OpenIn) (*handle, []sessfs.Claim, fuse.Status) {
 	var ended []sessfs.Claim
 	f := fs.files[n.id]
-	if f != nil && f.observe(s, seen) {
+	if f != nil && f.observe(s, old) {
 		ended = fs.detach(f, false, s)
 		f = fs.files[n.id]
 	}
@@ -152,10 +151,18 @@ func (n *node) stale(v sessfs.Version) bool {
 	return n.answered != v && n.reusable > sessfs.Boottime()
 }
 
-// reopen opens an unlinked file that is still open, through /proc/PID/fd. The caller holds FS.mu.
+// reopen opens a retired node. The kernel has forgotten the name of one that was unlinked here, so that it is opened
+// through /proc/PID/fd. Of a session that is gone on the servers it still knows the name: ESTALE makes it look that up
+// again, and leads it to what the name is now. The caller holds FS.mu.
 func (fs *FS) reopen(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	x, _ := n.pick(in.Pid)
 	if x == nil {
+		return estale
+	}
+	x.file.mu.Lock()
+	unlinked := x.file.detached
+	x.file.mu.Unlock()
+	if !unlinked {
 		return estale
 	}
 	v := x.file.view(in.Pid)
@@ -186,11 +193,9 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	claim, s, ok := fs.marks.take(markKey{id, in.Pid})
 	f := fs.files[id]
 	fs.mu.Unlock()
-	var seen uint64
-	if f != nil {
-		seen = f.seen()
-	}
+	var old sight // of a mark: before anybody had the session open here
 	if !ok || claim == nil {
+		old = f.sight()
 		var err error
 		claim, s, err = fs.store.Open(background, id, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY, in.Pid)
 		if err != nil {
@@ -213,7 +218,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	if exclusive { // whoever made a file may use it as it asked, whatever the mode
 		h = fs.attachNew(fs.nodes.of(id), claim, s, in)
 	} else {
-		h, ended, st = fs.bindNew(id, claim, s, seen, in)
+		h, ended, st = fs.bindNew(id, claim, s, old, in)
 	}
 	if st == fuse.OK {
 		fs.enter(h.node, &out.EntryOut)
@@ -255,11 +260,11 @@ func newAttr(in *fuse.CreateIn) sessfs.Attr {
 }
 
 // bindNew makes the handle of a CREATE. The caller holds FS.mu, and closes the claims without it.
-func (fs *FS) bindNew(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, seen uint64, in *fuse.CreateIn) (*handle, []sessfs.Claim, fuse.Status) {
+func (fs *FS) bindNew(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, old sight, in *fuse.CreateIn) (*handle, []sessfs.Claim, fuse.Status) {
 	n := fs.nodes.of(id)
 	open := fuse.OpenIn{InHeader: in.InHeader, Flags: in.Flags}
 	if f := fs.files[id]; s.Exists() || f != nil && fs.exists(f) {
-		h, ended, st := fs.bind(n, claim, s, seen, &open)
+		h, ended, st := fs.bind(n, claim, s, old, &open)
 		if st != estale {
 			return h, ended, st
 		}

@@ -84,7 +84,7 @@ func TestQueue(t *testing.T) {
 }
 
 // waiters starts n claims on m that wait for the lock, one after the other; each sends its number when it has it.
-func waiters(t *testing.T, m *Manager, n int) (got chan int) {
+func waiters(t testing.TB, m *Manager, n int) (got chan int) {
 	t.Helper()
 	got = make(chan int, n)
 	before := m.Stats().Waiting
