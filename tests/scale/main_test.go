@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 const (
 	maxThreads = 64
 	maxRSS     = 64 << 20  // of the daemon, after 100,000 sessions of 1 kB
-	maxListing = 192 << 20 // more than that, while a million sessions are listed
+	maxListing = 256 << 20 // more than that, while a million sessions are listed
 )
 
 // conf has servers that may take their time: the machine is loaded, and a timeout would make the test one of failures.
