@@ -71,6 +71,13 @@ type Holder struct {
 	Boot  string // the kernel's boot id: pids of another boot mean nothing
 	PID   uint32
 	Since time.Time
+	// Keep is for how long the holder's host may serve the session from memory, without the lock being used, after its
+	// last answer from the servers; 0: not at all.
+	Keep time.Duration
+	// Token is the lease's, where the holder was read from a lock: two leases of one process differ in it.
+	Token string
+	// Answered, where the holder was read from a lock: its host has answered a mark that this lease is wanted.
+	Answered bool
 }
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.
@@ -80,6 +87,11 @@ type Lease struct {
 	// Deadline is when this host must stop relying on the lease: on CLOCK_BOOTTIME, in nanoseconds (see Boottime),
 	// which goes on while a machine is suspended. It is moved only by Backend.Renew. Guarded by the owner of the lease.
 	Deadline int64
+	// Keep is the Holder's: what other hosts reckon with.
+	Keep time.Duration
+	// Look makes Backend.Commit look for a mark, and Marked says that there is one: somebody elsewhere wants this lease,
+	// and Backend.Unlock should not be slow.
+	Look, Marked bool
 	// Ref is the Backend's own.
 	Ref any
 }

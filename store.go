@@ -1,6 +1,9 @@
 package sessfs
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // LockKind is how a session's lock is held.
 type LockKind uint8
@@ -44,6 +47,9 @@ type Claim interface {
 	// and replaces what the caller knew; nil: what Open or the last Commit through this Store showed is still current.
 	// A failure other than ErrLocked or ctx's poisons the claim: see Err.
 	Lock(ctx context.Context, kind LockKind, wait bool) (*Session, error)
+	// LockAtOnce is Lock where it needs neither the network nor a wait, and where there is no session that replaces what
+	// the caller knows. It reports false, having done nothing, for every other case.
+	LockAtOnce(kind LockKind) bool
 	// Unlock gives the lock up (LOCK_UN). It does not wait for the network.
 	Unlock()
 	// Commit stores attr and data as the next version, on condition that the servers still have base (its Version and
@@ -61,6 +67,9 @@ type Claim interface {
 	Close()
 }
 
+// MarkLife is how long a mark stays that is not left again.
+const MarkLife = 5 * time.Second
+
 // Backend keeps sessions and leases on servers. Package backend implements it over memcached, backend/memory in one
 // process; both pass the same conformance suite (backend/backendtest). Every method returns within the configured
 // timeout, whatever its context. Errors wrap ErrUnavailable when the servers did not answer and ErrDamaged when a
@@ -71,23 +80,37 @@ type Backend interface {
 	TryLock(ctx context.Context, id ID, holder Holder) (*Lease, *Session, error)
 	// Read reads the session.
 	Read(ctx context.Context, id ID) (*Session, error)
-	// Locked tells whether anybody holds the session's lock, and who: one round trip, cheaper than TryLock. The holder
-	// is nil when nobody does.
+	// Locked tells whether anybody holds the session's lock, and who, with the token of its lease and whether its
+	// host has answered a mark: one round trip, cheaper than TryLock. The holder is nil when nobody does.
 	Locked(ctx context.Context, id ID) (*Holder, error)
+	// Mark tells the host that has the lease with that token that somebody wants it: its next Commit with Lease.Look or
+	// its next Marked shows it. A mark ends by itself after MarkLife.
+	Mark(ctx context.Context, id ID, token string) error
+	// Marked tells which of some leases are marked: one round trip a server. One whose server is not connected, or does
+	// not answer, counts as not marked.
+	Marked(ctx context.Context, leases []*Lease) []bool
+	// Unbroken tells, without asking, whether the connection that brought the lease stands: if not, the server may have
+	// restarted without it.
+	Unbroken(lease *Lease) bool
+	// Answer replaces the mark of a lease by an answer, which tells those who left it that its host knows of them and
+	// will not serve the session from memory any more. It does not wait.
+	Answer(lease *Lease)
 	// Commit stores attr and data as the version after base, if base is still what the servers have (for a Missing
 	// base: if they have nothing). With a lease the commit is acknowledged only if the lease still stood after the
-	// store (ErrLockLost). It returns the new snapshot. ErrConflict, ErrTooLarge: nothing was stored. An answer that
+	// store (ErrLockLost). With Lease.Look it sets Lease.Marked too, in the same round trip. It returns the new snapshot. ErrConflict, ErrTooLarge: nothing was stored. An answer that
 	// was lost is looked up: one's own nonce on the server is success.
 	Commit(ctx context.Context, id ID, base *Session, attr Attr, data []byte, lease *Lease) (*Session, error)
 	// Renew moves the lease's end on the servers and its Deadline. ErrLockLost when it is no longer ours.
 	Renew(ctx context.Context, lease *Lease) error
 	// Unlock gives the lease back if it is still ours; nobody frees another's lock. It does not wait for the answer.
 	Unlock(lease *Lease)
-	// Break frees the lock of a session whoever holds it, and tells who did (nil: nobody).
+	// Break frees the lock of a session whoever holds it, and tells who did (nil: nobody). A lease that may be kept is
+	// marked, so that its host learns of it.
 	Break(ctx context.Context, id ID) (*Holder, error)
 	// Destroy stores a tombstone above the highest version seen, and tells whether there was a live session.
-	// A missing session is not given a tombstone.
-	Destroy(ctx context.Context, id ID) (bool, error)
+	// A missing session is not given a tombstone. The holder is who had the lock after that (nil: nobody): with Keep,
+	// its host may go on serving the destroyed session from memory for so long, or until its lease is marked.
+	Destroy(ctx context.Context, id ID) (bool, *Holder, error)
 	// List calls fn for every session (see Store.List).
 	List(ctx context.Context, fn func(Entry) error) error
 	// Usage sums the servers' room.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"sessfs"
 	"sessfs/backend/backendtest"
+	"sessfs/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,6 +55,13 @@ func (m *memcached) start() {
 	})
 }
 
+// freeze stops its threads, which go on for a moment after the signal.
+func (m *memcached) freeze() {
+	m.t.Helper()
+	m.cmd.Process.Signal(syscall.SIGSTOP)
+	until(m.t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) }) // its threads go on until one takes the signal
+}
+
 // stop kills it: it is started again empty.
 func (m *memcached) stop() {
 	if m.cmd != nil {
@@ -91,7 +100,7 @@ func until(t testing.TB, what string, cond func() bool) {
 }
 
 func testOptions(servers ...string) Options {
-	o := Options{Timeout: time.Second, RetryInterval: time.Second, Prefix: "sessfs:", Lifetime: backendtest.Lifetime,
+	o := Options{Timeout: time.Second, RetryInterval: time.Second, Prefix: "sessfs:", Lifetime: time.Minute,
 		Lease: backendtest.Lease, MaxSize: backendtest.MaxSize}
 	for i, s := range servers {
 		network := "unix"
@@ -114,17 +123,17 @@ func open(t testing.TB, o Options) *Cluster {
 }
 
 func TestConformanceMeta(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 		o := testOptions(startMemcached(t, "-m", "256").socket, startMemcached(t, "-m", "256").socket)
-		o.Timeout = 5 * time.Second
+		o.Timeout, o.Lifetime = 5*time.Second, lifetime
 		return open(t, o)
 	})
 }
 
 func TestConformanceClassic(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 		o := testOptions(startMemcached(t, "-m", "256").socket)
-		o.Timeout, o.ForceClassic = 5*time.Second, true
+		o.Timeout, o.Lifetime, o.ForceClassic = 5*time.Second, lifetime, true
 		return open(t, o)
 	})
 }

@@ -36,6 +36,27 @@ func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64,
 	return items, got.epoch, nil
 }
 
+func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
+	w.mu.Lock()
+	connected := len(w.conns) > 0
+	w.mu.Unlock()
+	if !connected {
+		return nil, false
+	}
+	w.s.cl.looks.Add(1)
+	found, err := classicDo(w, deadline, false, func() (map[string]*memcache.Item, error) { return w.client.GetMulti(keys) })
+	if err != nil {
+		return nil, false
+	}
+	items := make([]item, len(keys))
+	for i, k := range keys {
+		if f := found[k]; f != nil {
+			items[i] = fromItem(f)
+		}
+	}
+	return items, true
+}
+
 func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
 	err = w.do(deadline, true, func() error {
 		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})
@@ -66,11 +87,18 @@ func (w *classic) store(p place, st storing, deadline time.Time) (stored, error)
 	if err != nil || !st.lock {
 		return out, err
 	}
-	items, _, err := w.get(p.conn, []string{p.lock}, deadline)
+	keys := []string{p.lock}
+	if st.look {
+		keys = append(keys, p.mark())
+	}
+	items, _, err := w.get(p.conn, keys, deadline)
 	if err != nil {
 		return stored{}, &serverError{label: w.s.label, reason: err, maybe: true}
 	}
 	out.lock = items[0]
+	if st.look {
+		out.look = items[1]
+	}
 	return out, nil
 }
 
@@ -135,7 +163,7 @@ func (w *classic) remove(_ int, key string, cas, epoch uint64, deadline time.Tim
 	return w.swap(key, item{cas: cas}, epoch, atOnce, deadline)
 }
 
-func (w *classic) release(p place, token string, _ ref) { w.s.releaseByToken(p, token) }
+func (w *classic) release(p place, token string, _ ref, _ bool) { w.s.releaseByToken(p, token) }
 
 func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
 	for _, k := range keys {

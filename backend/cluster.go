@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/loop"
 )
 
 // Server is one memcached server.
@@ -31,7 +32,8 @@ type Options struct {
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
 	MaxSize       int64         // bytes of one session; default 16 MiB
 	Log           *slog.Logger
-	ForceClassic  bool // do not use meta commands, even where they work
+	ForceClassic  bool        // do not use meta commands, even where they work
+	Loops         *loop.Group // that serve the connections; nil: one of the Cluster's own
 }
 
 // Settings are the options that may change at any time, for requests that begin then.
@@ -50,8 +52,11 @@ type Cluster struct {
 	prefix       string
 	forceClassic bool
 	log          *slog.Logger
+	loops        *loop.Group
+	ownLoops     bool
 	settings     atomic.Pointer[Settings]
 	usage        usageCache
+	looks        atomic.Uint64 // of the servers' waits those that no request waited for
 
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc
@@ -108,6 +113,13 @@ func New(o Options) (*Cluster, error) {
 		}
 		c.servers = append(c.servers, &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label,
 			conns: make([]*conn, o.Connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)})
+	}
+	if c.loops = o.Loops; c.loops == nil {
+		var err error
+		if c.loops, err = loop.New(1); err != nil {
+			return nil, err
+		}
+		c.ownLoops = true
 	}
 	for _, s := range c.servers {
 		c.running.Add(1)
@@ -187,10 +199,11 @@ func (s *server) check(deadline time.Time) error {
 
 // Waits is the number of round trips that were waited for, on all servers together.
 func (c *Cluster) Waits() (n uint64) {
+	looks := c.looks.Load()
 	for _, s := range c.servers {
 		n += s.waits.Load()
 	}
-	return n
+	return n - min(n, looks)
 }
 
 // Close lets queued unlocks go out, for half a second at most, and ends all connections and goroutines.
@@ -203,8 +216,11 @@ func (c *Cluster) Close() error {
 		}
 		wg.Wait()
 		c.end()
+		c.running.Wait()
+		if c.ownLoops {
+			c.loops.Close()
+		}
 	})
-	c.running.Wait()
 	return nil
 }
 
@@ -224,6 +240,12 @@ func (c *Cluster) place(id sessfs.ID) place {
 		h = h*31 + uint32(id[i])
 	}
 	return place{id: id, s: s, conn: int(h % uint32(len(s.conns))), data: c.prefix + name, lock: c.prefix + lockMark + name}
+}
+
+// mark is the key of the mark of those who want the lock.
+func (p place) mark() string {
+	prefix := p.s.cl.prefix
+	return prefix + waitMark + p.data[len(prefix):]
 }
 
 // ref is what a snapshot's Ref and a lease's Ref hold: with which cas an item was seen.

@@ -70,7 +70,7 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	m := &commit{c: c, p: p, deadline: deadline, base: base, lease: lease, old: refOf(base)}
 	m.rec = record{id: id, state: sessfs.Live, version: nextVersion(base.Version, base.State == sessfs.Missing), attr: attr,
 		length: len(data), sum: dataSum(data)}
-	m.st = storing{body: data, mark: uint32(m.rec.version.Nonce), exptime: exptime(o.Lifetime), lock: lease != nil}
+	m.st = storing{body: data, mark: uint32(m.rec.version.Nonce), exptime: exptime(o.Lifetime), lock: lease != nil, look: lease != nil && lease.Look}
 	if headerSize+len(id)+len(data) > in.room(len(p.data)) {
 		m.rec.chunkSize, m.st.body = c.chunkRoom(in), nil
 		if m.rec.chunks() > maxChunks {
@@ -129,6 +129,9 @@ func (m *commit) run(w wire) (stored, error) {
 		if m.lease != nil && !ownLock(out.lock, m.lease.Token) {
 			return stored{}, lockLost(m.p, "storing")
 		}
+		if m.st.look {
+			m.lease.Marked = marks(out.look, m.lease.Token)
+		}
 		switch out.code {
 		case codeStored:
 			return out, nil
@@ -147,7 +150,7 @@ func (m *commit) run(w wire) (stored, error) {
 func (m *commit) look(w wire) (stored, error) {
 	keys := []string{m.p.data}
 	if m.lease != nil {
-		keys = append(keys, m.p.lock)
+		keys = append(keys, m.p.lock, m.p.mark())
 	}
 	items, epoch, err := w.get(m.p.conn, keys, m.deadline)
 	if err != nil {
@@ -155,6 +158,9 @@ func (m *commit) look(w wire) (stored, error) {
 	}
 	if m.lease != nil && !ownLock(items[1], m.lease.Token) {
 		return stored{}, lockLost(m.p, "storing")
+	}
+	if m.st.look {
+		m.lease.Marked = marks(items[2], m.lease.Token)
 	}
 	it := items[0]
 	if !it.found {
@@ -190,28 +196,28 @@ func (c *Cluster) refusal(p place, out stored, size int) error {
 }
 
 // Destroy implements sessfs.Backend. It takes no lock, so it insists: what somebody stores meanwhile is destroyed too.
-func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
+func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
 	o, p, deadline := c.settings.Load(), c.place(id), c.deadline()
 	var own sessfs.Version // of the last tombstone sent, whose answer may be lost
 	for {
 		if err := ctx.Err(); err != nil {
-			return false, err
+			return false, nil, err
 		}
 		w, err := p.s.wire(deadline)
 		if err != nil {
-			return false, err
+			return false, nil, err
 		}
-		items, epoch, err := w.get(p.conn, []string{p.data}, deadline)
+		items, epoch, err := w.get(p.conn, []string{p.data, p.lock}, deadline)
 		if err != nil {
-			return false, err
+			return false, nil, err
 		}
 		if !items[0].found {
-			return false, nil
+			return false, holderOf(items[1], item{}), nil
 		}
 		// A record that cannot be read is destroyed too: nothing else gets rid of it.
 		r, err := p.decode(items[0])
 		if err == nil && r.state == sessfs.Destroyed {
-			return r.version == own, nil
+			return r.version == own, holderOf(items[1], item{}), nil
 		}
 		old := ref{}
 		own = nextVersion(sessfs.Version{}, true)
@@ -220,18 +226,18 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
 			old = ref{nonce: r.version.Nonce, chunks: r.chunks()}
 		}
 		tomb := record{id: id, state: sessfs.Destroyed, version: own, sum: dataSum(nil)}
-		out, err := w.store(p, storing{cas: items[0].cas, epoch: epoch, head: tomb.encode(), mark: uint32(own.Nonce), exptime: exptime(2 * o.Lifetime)}, deadline)
+		out, err := w.store(p, storing{cas: items[0].cas, epoch: epoch, head: tomb.encode(), mark: uint32(own.Nonce), exptime: exptime(2 * o.Lifetime), lock: true}, deadline)
 		switch {
 		case err == nil && out.code == codeStored:
 			c.dropChunks(p, old, time.Now().Add(o.Lease))
-			return true, nil
+			return true, holderOf(out.lock, item{}), nil
 		case err == nil && out.code == codeRefused:
-			return false, c.refusal(p, out, headerSize)
+			return false, nil, c.refusal(p, out, headerSize)
 		case err != nil && err != errVoid && !uncertain(err):
-			return false, err
+			return false, nil, err
 		}
 		if time.Now().After(deadline) {
-			return false, fmt.Errorf("destroying session %s: %w", id.Hash(), p.s.fail(errTimeout))
+			return false, nil, fmt.Errorf("destroying session %s: %w", id.Hash(), p.s.fail(errTimeout))
 		}
 	}
 }

@@ -1,14 +1,17 @@
 package backend
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sessfs/internal/loop"
 )
 
 var (
@@ -18,92 +21,341 @@ var (
 )
 
 const (
-	maxLine    = 2048     // bytes of the longest answer line
 	maxPending = 1 << 16  // batches without answer on one connection
-	gather     = 64 << 10 // up to so many bytes are copied together for one Write; more goes out with writev
+	gather     = 64 << 10 // parts of a Write that are shorter are copied together; longer ones go out with writev
 )
 
-// conn is a pipelined connection: batches of many goroutines are written together by one goroutine and their answers,
-// which come in order, taken by another. It breaks at the first surprise and is not used again.
+// conn is a pipelined connection in the daemon's event loops: batches of many goroutines are written together, by
+// whichever loop comes first, and their answers, which come in order, are taken from it by the conn's own. It breaks at
+// the first surprise and is not used again.
+//
+// Order of locks: wmu, then mu.
 type conn struct {
-	nc       net.Conn
-	maxValue int                  // bytes of the largest value that is taken from the server
-	timeout  func() time.Duration // of one Write
-	broken   func(*conn, error)   // called once, before anybody who waits learns of it
-	wake     chan struct{}        // capacity 1: there is something to write
-	closed   chan struct{}
-	gone     chan struct{} // closed after broken was called
-	running  sync.WaitGroup
+	group  *loop.Group
+	loop   *loop.Loop
+	broken func(*conn, error) // called once, before anybody who waits learns of it
+	gone   chan struct{}      // closed after broken was called and everybody was told
+	queued atomic.Int32       // batches without an answer
 
-	mu      sync.Mutex
-	err     error    // why it broke; guarded by mu
-	out     []*batch // not yet written; guarded by mu
-	pending []*batch // without an answer, those in out included; guarded by mu
+	wmu    sync.Mutex
+	fd     int // -1: closed. Written by the loop, guarded by wmu for others
+	wbuf   []byte
+	unsent [][]byte // guarded by wmu: what the socket did not take yet
+	full   bool     // guarded by wmu: the loop waits until it takes more
+
+	mu   sync.Mutex
+	err  error    // why it broke; guarded by mu
+	out  []*batch // not yet written; guarded by mu
+	due  due      // when they will be; guarded by mu
+	sent []*batch // without all their answers, in their order; guarded by mu
+
+	answer answers // the loop's own
 }
 
-func newConn(nc net.Conn, maxValue int, timeout func() time.Duration, broken func(*conn, error)) *conn {
-	c := &conn{nc: nc, maxValue: maxValue, timeout: timeout, broken: broken, wake: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
-	c.running.Add(2)
-	go c.write()
-	go c.read()
-	return c
+// newConn takes nc over.
+func newConn(nc net.Conn, maxValue int, g *loop.Group, l *loop.Loop, broken func(*conn, error)) (*conn, error) {
+	defer nc.Close()
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("a %T has no descriptor", nc)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{group: g, loop: l, broken: broken, gone: make(chan struct{}), answer: answers{limit: maxValue}}
+	if cerr := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
+		return nil, cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("duplicating a descriptor: %w", err)
+	}
+	if err := l.Add(c.fd, c, false); err != nil {
+		unix.Close(c.fd)
+		return nil, err
+	}
+	return c, nil
 }
 
 // do sends b and waits for its answers. At the deadline the connection breaks: what comes later has no taker.
 func (c *conn) do(b *batch, deadline time.Time) error {
+	b.deadline = deadline
 	if err := c.send(b); err != nil {
 		if !errors.Is(err, errFull) {
 			<-c.gone // so that nobody is given this connection again
 		}
 		return err
 	}
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-b.done:
-	case <-timer.C:
-		c.fail(errTimeout)
-		<-b.done
-	}
+	<-b.done
 	return b.err
 }
 
 // send queues b. It does not block.
-func (c *conn) send(b *batch) error {
+func (c *conn) send(b *batch) error { return c.queue(b, now) }
+
+// sendLater queues b to go out with what follows it, or in a moment.
+func (c *conn) sendLater(b *batch) error { return c.queue(b, later) }
+
+// due is when the loops will flush a conn.
+type due uint8
+
+const (
+	unasked due = iota
+	later
+	now
+)
+
+func (c *conn) queue(b *batch, when due) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.err != nil {
+		defer c.mu.Unlock()
 		return c.err
 	}
-	if len(c.pending) >= maxPending {
+	if c.queued.Load() >= maxPending {
+		c.mu.Unlock()
 		return errFull
 	}
+	c.queued.Add(1)
 	c.out = append(c.out, b)
-	c.pending = append(c.pending, b)
-	select {
-	case c.wake <- struct{}{}:
+	tell := c.due < when
+	c.due = max(c.due, when)
+	c.mu.Unlock()
+	switch {
+	case !tell:
+	case when == now:
+		c.group.Soon(c)
 	default:
+		c.group.Later(c)
 	}
 	return nil
 }
 
-// fail breaks the connection, for the first reason that is given.
+// fail breaks the connection, for the first reason that is given. The loop sees to the rest.
 func (c *conn) fail(err error) {
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = err
+	}
+	c.mu.Unlock()
+	if first {
+		c.loop.End(c)
+	}
+}
+
+// Flush implements loop.Source: it writes what was queued.
+func (c *conn) Flush() {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
+		return // End tells those who wait
+	}
+	if len(c.out) == 0 {
+		c.mu.Unlock()
+		return // what was to go out later went with something else
+	}
+	batches := c.out
+	c.out, c.due = nil, unasked
+	for _, b := range batches {
+		b.written = true
+	}
+	c.sent = append(c.sent, batches...)
+	if c.gatherSmall(batches) {
+		c.unsent = append(c.unsent[:0], c.wbuf)
+	} else {
+		for _, b := range batches {
+			c.unsent = b.parts(c.unsent)
+		}
+	}
+	c.mu.Unlock() // not before: whoever takes the answer may use the batch for something else
+	c.push()
+}
+
+// gatherSmall copies the batches together where they are short and nothing waits before them. The caller holds wmu.
+func (c *conn) gatherSmall(batches []*batch) bool {
+	if len(c.unsent) > 0 {
+		return false
+	}
+	size := 0
+	for _, b := range batches {
+		size += b.size()
+	}
+	if size > gather {
+		return false
+	}
+	c.wbuf = c.wbuf[:0]
+	for _, b := range batches {
+		c.wbuf = b.append(c.wbuf)
+	}
+	return true
+}
+
+// push writes what the socket takes. The caller holds wmu.
+func (c *conn) push() {
+	for len(c.unsent) > 0 {
+		n, errno := writeParts(c.fd, c.unsent)
+		switch errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if !c.full {
+				c.full = true
+				c.loop.Writable(c.fd, true)
+			}
+			return
+		default:
+			c.fail(fmt.Errorf("writing: %w", errno))
+			return
+		}
+		c.unsent = consume(c.unsent, n)
+	}
+	if c.full {
+		c.full = false
+		c.loop.Writable(c.fd, false)
+	}
+}
+
+func writeParts(fd int, parts [][]byte) (int, syscall.Errno) {
+	if len(parts) == 1 {
+		return loop.Write(fd, parts[0])
+	}
+	var iov [64]unix.Iovec
+	n := 0
+	for _, p := range parts {
+		if len(p) == 0 {
+			continue
+		}
+		if n == len(iov) {
+			break
+		}
+		iov[n].Base = &p[0]
+		iov[n].SetLen(len(p))
+		n++
+	}
+	return loop.Writev(fd, iov[:n])
+}
+
+// consume takes n bytes from the front.
+func consume(parts [][]byte, n int) [][]byte {
+	for len(parts) > 0 && n >= len(parts[0]) {
+		n -= len(parts[0])
+		parts = parts[1:]
+	}
+	if len(parts) > 0 {
+		parts[0] = parts[0][n:]
+	}
+	return parts
+}
+
+// Poll implements loop.Source: it takes the answers that are there.
+func (c *conn) Poll(hint bool) bool {
+	if c.fd < 0 || !hint && c.queued.Load() == 0 {
+		return false
+	}
+	if hint {
+		c.wmu.Lock()
+		if c.full {
+			c.push()
+		}
+		c.wmu.Unlock()
+	}
+	n, errno := loop.Read(c.fd, c.answer.room())
+	switch {
+	case errno == unix.EAGAIN, errno == unix.EINTR:
+		return false
+	case errno != 0:
+		c.fail(errno)
+		return true
+	case n == 0:
+		c.fail(errClosed)
+		return true
+	}
+	c.answer.take(n)
+	for {
+		line, ok, err := c.answer.next()
+		if err == nil && ok {
+			err = c.reply(line)
+		}
+		if err != nil {
+			c.fail(err)
+			return true
+		}
+		if !ok {
+			return true
+		}
+	}
+}
+
+// reply gives an answer to the batch that waits for it.
+func (c *conn) reply(line []byte) error {
+	c.mu.Lock()
+	if len(c.sent) == 0 {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: %.40q without a question", errSurprise, line)
+	}
+	b := c.sent[0]
+	c.mu.Unlock()
+	if c.answer.value == nil {
+		r, size, err := parseReply(b.commands[len(b.replies)], line)
+		if err != nil {
+			return err
+		}
+		if size >= 0 {
+			return c.answer.expect(r, size)
+		}
+		b.replies = append(b.replies, r)
+	} else {
+		b.replies = append(b.replies, c.answer.complete())
+	}
+	if len(b.replies) == len(b.commands) {
+		c.mu.Lock()
+		c.sent[0] = nil
+		c.sent = c.sent[1:]
+		c.mu.Unlock()
+		c.queued.Add(-1)
+		b.finish()
+	}
+	return nil
+}
+
+// Tick implements loop.Source: it breaks the connection when somebody has waited for too long.
+func (c *conn) Tick(now time.Time) {
+	if c.queued.Load() == 0 {
 		return
 	}
-	c.err = err
-	lost := c.pending
-	c.pending, c.out = nil, nil
+	late := false
+	c.mu.Lock()
+	for _, b := range c.sent {
+		late = late || !b.deadline.IsZero() && now.After(b.deadline)
+	}
+	c.mu.Unlock()
+	if late {
+		c.fail(errTimeout)
+	}
+}
+
+// Waiting implements loop.Source.
+func (c *conn) Waiting() bool { return c.queued.Load() > 0 }
+
+// End implements loop.Source: the loop forgets the connection, and everybody who waits learns why it broke.
+func (c *conn) End() {
+	c.loop.Remove(c.fd)
+	c.wmu.Lock()
+	unix.Close(c.fd)
+	c.fd, c.unsent, c.wbuf, c.full = -1, nil, nil, false
+	c.wmu.Unlock()
+	c.mu.Lock()
+	err, lost := c.err, append(c.sent, c.out...)
+	c.sent, c.out = nil, nil
+	c.mu.Unlock()
+	c.queued.Store(0)
+	c.broken(c, err)
 	for _, b := range lost {
 		b.err = err
 	}
-	c.mu.Unlock()
-	c.nc.Close()
-	close(c.closed)
-	c.broken(c, err)
 	close(c.gone)
 	for _, b := range lost {
 		b.finish()
@@ -116,166 +368,4 @@ func (b *batch) finish() {
 		return
 	}
 	b.done <- struct{}{}
-}
-
-func (c *conn) write() {
-	defer c.running.Done()
-	var buf []byte
-	for {
-		select {
-		case <-c.closed:
-			return
-		case <-c.wake:
-		}
-		c.mu.Lock()
-		batches := c.out
-		c.out = nil
-		for _, b := range batches {
-			b.written = true
-		}
-		c.mu.Unlock()
-		var parts net.Buffers
-		for i, b := range batches {
-			for j, s := range b.segments {
-				parts = append(parts, s.b)
-				last := i == len(batches)-1 && j == len(b.segments)-1
-				if !s.cut && !last {
-					continue
-				}
-				var err error
-				if buf, err = c.flush(parts, buf[:0]); err != nil {
-					c.fail(fmt.Errorf("writing: %w", plainError(err)))
-					return
-				}
-				parts = nil
-			}
-		}
-	}
-}
-
-// flush writes the parts at once, copied into buf where they are small; it returns buf for the next use.
-func (c *conn) flush(parts net.Buffers, buf []byte) ([]byte, error) {
-	size := 0
-	for _, p := range parts {
-		size += len(p)
-	}
-	c.nc.SetWriteDeadline(time.Now().Add(c.timeout()))
-	if size > gather {
-		_, err := parts.WriteTo(c.nc)
-		return buf, err
-	}
-	for _, p := range parts {
-		buf = append(buf, p...)
-	}
-	_, err := c.nc.Write(buf)
-	return buf, err
-}
-
-func (c *conn) read() {
-	defer c.running.Done()
-	r := bufio.NewReaderSize(c.nc, 16<<10)
-	for {
-		if err := c.take(r); err != nil {
-			c.fail(err)
-			return
-		}
-	}
-}
-
-// take reads one answer and gives it to the batch that waits for it.
-func (c *conn) take(r *bufio.Reader) error {
-	line, err := readLine(r)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	if c.err != nil || len(c.pending) == 0 {
-		err := c.err
-		c.mu.Unlock()
-		if err == nil {
-			err = fmt.Errorf("%w: %.40q without a question", errSurprise, line)
-		}
-		return err
-	}
-	b := c.pending[0]
-	cmd := b.commands[len(b.replies)]
-	c.mu.Unlock()
-	answer, size, err := parseReply(cmd, line)
-	if err != nil {
-		return err
-	}
-	if size >= 0 {
-		if answer.item.value, err = readValue(r, size, c.maxValue); err != nil {
-			return err
-		}
-	}
-	c.mu.Lock()
-	if err := c.err; err != nil {
-		c.mu.Unlock()
-		return err
-	}
-	b.replies = append(b.replies, answer)
-	full := len(b.replies) == len(b.commands)
-	if full {
-		c.pending[0] = nil
-		c.pending = c.pending[1:]
-	}
-	c.mu.Unlock()
-	if full {
-		b.finish()
-	}
-	return nil
-}
-
-// readLine returns a line without its end. It is valid until the next read.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	switch {
-	case errors.Is(err, bufio.ErrBufferFull), err == nil && len(line) > maxLine:
-		return nil, fmt.Errorf("%w: a line without end", errSurprise)
-	case errors.Is(err, io.EOF):
-		return nil, errClosed
-	case err != nil:
-		return nil, plainError(err)
-	case !bytes.HasSuffix(line, []byte("\r\n")):
-		return nil, fmt.Errorf("%w: %.40q", errSurprise, line)
-	}
-	return line[:len(line)-2], nil
-}
-
-// readValue reads size bytes and the line end after them. The length is the server's word: memory beyond the first
-// megabyte is taken only as bytes arrive.
-func readValue(r *bufio.Reader, size, limit int) ([]byte, error) {
-	const step = 1 << 20
-	if size > limit {
-		return nil, fmt.Errorf("%w: a value of %d bytes, it takes %d at most", errSurprise, size, limit)
-	}
-	value := make([]byte, min(size, step))
-	for have := 0; ; {
-		n, err := io.ReadFull(r, value[have:])
-		if have += n; err != nil {
-			return nil, fmt.Errorf("an answer was cut: %w", plainError(err))
-		}
-		if have == size {
-			break
-		}
-		value = append(value, make([]byte, min(size-have, max(step, have)))...)
-	}
-	var end [2]byte
-	if _, err := io.ReadFull(r, end[:]); err != nil {
-		return nil, fmt.Errorf("an answer was cut: %w", plainError(err))
-	}
-	if string(end[:]) != "\r\n" {
-		return nil, fmt.Errorf("%w: a value without end", errSurprise)
-	}
-	return value, nil
-}
-
-// plainError leaves the addresses out of a network error, which change with every connection.
-func plainError(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err
-	}
-	return err
 }

@@ -138,18 +138,26 @@ func TestHostileServer(t *testing.T) {
 				m := startMemcached(t)
 				p := startProxy(t, m)
 				o := testOptions(p.addr)
-				o.Timeout, o.RetryInterval, o.ForceClassic = 500*time.Millisecond, 30*time.Millisecond, classic
-				o.Lifetime = time.Minute
+				o.Timeout, o.RetryInterval, o.ForceClassic = 5*time.Second, 30*time.Millisecond, classic
 				c := open(t, o)
 				s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
 				l, _ := mustLock(t, c, "sess_locked")
+				o.Timeout = 500 * time.Millisecond
+				c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
 				for what, f := range map[string]func() error{
 					"Read":    func() error { _, err := c.Read(ctx, sid); return err },
 					"TryLock": func() error { _, _, err := c.TryLock(ctx, sid, holder); return err },
 					"Locked":  func() error { _, err := c.Locked(ctx, sid); return err },
+					"Mark":    func() error { return c.Mark(ctx, sid, l.Token) },
+					"Marked": func() error { // tells nothing but what it is told
+						if c.Marked(ctx, []*sessfs.Lease{l})[0] {
+							return nil
+						}
+						return sessfs.ErrUnavailable
+					},
 					"Renew":   func() error { return c.Renew(ctx, l) },
 					"Commit":  func() error { _, err := c.Commit(ctx, sid, s, s.Attr, []byte("y"), nil); return err },
-					"Destroy": func() error { _, err := c.Destroy(ctx, "sess_b"); return err },
+					"Destroy": func() error { _, _, err := c.Destroy(ctx, "sess_b"); return err },
 					"Break":   func() error { _, err := c.Break(ctx, sid); return err },
 					"List":    func() error { return c.List(ctx, func(sessfs.Entry) error { return nil }) },
 					"Check":   func() error { return c.Check(ctx) },
@@ -174,8 +182,9 @@ func TestHostileServer(t *testing.T) {
 				}
 				p.hook(nil, nil)
 				p.breakAll()
-				until(t, "it works again", func() bool { _, err := c.Read(ctx, sid); return err == nil })
-				if got := mustRead(t, c, sid); string(got.Data) != "x" && string(got.Data) != "y" {
+				var got *sessfs.Session
+				until(t, "it works again", func() (ok bool) { v, err := c.Read(ctx, sid); got = v; return err == nil })
+				if string(got.Data) != "x" && string(got.Data) != "y" {
 					t.Errorf("read %q", got.Data)
 				}
 			})
@@ -236,7 +245,7 @@ func TestLostAnswersAreLookedUp(t *testing.T) {
 			t.Fatalf("read %q", got.Data)
 		}
 		lose(p, "cas sessfs:sess")
-		if existed, err := c.Destroy(ctx, sid); !existed || err != nil {
+		if existed, _, err := c.Destroy(ctx, sid); !existed || err != nil {
 			t.Fatalf("%v %v", existed, err)
 		}
 		c.Unlock(l)
@@ -312,6 +321,43 @@ func TestListingWaitsForABusyCrawler(t *testing.T) {
 		t.Fatalf("%d listed, %v", n, err)
 	}
 }
+
+// A dump misses items that the server uses at that moment, all of them where there are few: twice in succession here.
+func TestListingOutlastsDumpsThatMissItems(t *testing.T) {
+	m := startMemcached(t)
+	p := startProxy(t, m)
+	c := open(t, testOptions(p.addr))
+	mustCommit(t, c, "sess_old", &sessfs.Session{}, "x", nil)
+	mustCommit(t, c, "sess_new", &sessfs.Session{}, "x", nil)
+	for name, missing := range map[string][]string{
+		"all once":         {"old new"},
+		"one once":         {"new"},
+		"one twice":        {"new", "new"},
+		"one in turn":      {"new", "old"},
+		"all and then one": {"old new", "new"},
+	} {
+		rest := missing
+		p.hook(nil, func(b []byte) ([]byte, bool) {
+			if len(rest) == 0 || !strings.HasPrefix(string(b), "key=") {
+				return b, true
+			}
+			var kept strings.Builder
+			for line := range strings.Lines(string(b)) {
+				if id := dumpedID.FindStringSubmatch(line); id == nil || !strings.Contains(rest[0], id[1]) {
+					kept.WriteString(line)
+				}
+			}
+			rest = rest[1:]
+			return []byte(kept.String()), true
+		})
+		got := make(map[sessfs.ID]bool)
+		if err := c.List(ctx, func(e sessfs.Entry) error { got[e.ID] = true; return nil }); err != nil || len(got) != 2 {
+			t.Errorf("%s missing: %d of 2 listed, %v", name, len(got), err)
+		}
+	}
+}
+
+var dumpedID = regexp.MustCompile(`^key=\S*sess_(old|new) `)
 
 func TestCloseWithRequestsUnderWay(t *testing.T) {
 	both(t, func(t *testing.T, o Options, m *memcached) {

@@ -14,11 +14,13 @@ import (
 //
 //	<prefix><id>               the record; <prefix>#<SHA-256 of the id in hex> where the id cannot stand in a key
 //	<prefix>@<id or #hash>     the lock
+//	<prefix>?<id or #hash>     the mark of those who want the lock: the token of the lease that they wait for
 //	<prefix>+<nonce>.<index>   a chunk of the record with that nonce
 //	<prefix>!probe.<random>    what a server is tried with
 const (
 	hashMark  = "#"
 	lockMark  = "@"
+	waitMark  = "?"
 	chunkMark = "+"
 	probeMark = "!probe."
 )

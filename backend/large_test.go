@@ -28,7 +28,7 @@ func TestListingOfManySessions(t *testing.T) {
 				b := newBatch()
 				for range 500 {
 					r := record{id: sessfs.ID(fmt.Sprintf("sess_%026d", i)), state: sessfs.Live, length: len(data), sum: dataSum(data)}
-					b.store("set", c.prefix+string(r.id), 0, 3600, 0, r.encode(), data, false)
+					b.store("set", c.prefix+string(r.id), 0, 3600, 0, r.encode(), data)
 					i++
 				}
 				if _, err := p.s.exchange(b, part, 0, time.Now().Add(10*time.Second)); err != nil {

@@ -17,15 +17,18 @@ import (
 // A listing reads a server's metadump, keys only, and fetches the records of a batch of keys at a time for their
 // attributes. The dump is drained ahead of the fetching, as far as a bounded queue lets it.
 //
-// The dump walks the LRU lists, and misses items that the server moves among them meanwhile: some of a thousand just
-// after they were stored (1.6.18). So it is read again until it shows nothing new. The other way to dump, by the hash
-// table, misses nothing but keeps its locks while the reader is slow, and with them the server.
+// The dump walks the LRU lists, and misses items that the server uses or moves among them meanwhile: one in twenty of
+// those that were stored or read a moment ago, one in a thousand of these twice in succession (1.6.18). So it is read
+// again, with a pause, until it has shown nothing new twice. The other way to dump, by the hash table, misses nothing
+// but keeps its locks while the reader is slow, and with them the server.
 const (
 	listKeys    = 200     // keys that are fetched together
 	listBytes   = 4 << 20 // bytes of records that are fetched together, but for a single one that is larger
 	listBatches = 256     // that wait to be fetched
 	listSeen    = 1 << 20 // keys that are remembered, to tell what a further dump shows newly
-	listDumps   = 4
+	listDumps   = 6
+	listQuiet   = 2 // dumps in succession that show nothing new end the listing
+	listPause   = 2 * time.Millisecond
 	listBusy    = 100 * time.Millisecond
 )
 
@@ -66,11 +69,20 @@ func (s *server) list(ctx context.Context, fn func(sessfs.Entry) error) error {
 	go func() {
 		defer close(batches)
 		d := dumper{s: s, seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
+		quiet := 0
 		for range listDumps {
 			before := len(d.seen)
 			dumpErr = d.dump(ctx, batches)
-			if dumpErr != nil || len(d.seen) == before || len(d.seen) >= listSeen {
+			if quiet++; len(d.seen) > before {
+				quiet = 0
+			}
+			if dumpErr != nil || quiet == listQuiet || len(d.seen) >= listSeen {
 				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(listPause):
 			}
 		}
 	}()

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -12,12 +13,16 @@ import (
 	"sessfs"
 )
 
-// The lock item's value is text: "sessfs1 TOKEN PID SINCE HOST BOOT", SINCE in unix milliseconds, host and boot id
-// escaped as in URLs. Its time to live is the lease.
+// The lock item's value is text: "sessfs1 TOKEN PID SINCE HOST BOOT [KEEP]", SINCE in unix milliseconds, host and boot id
+// escaped as in URLs, KEEP in milliseconds where the lease may be kept. Its time to live is the lease.
 const lockMagic = "sessfs1"
 
 func encodeLock(token string, h sessfs.Holder) string {
-	return fmt.Sprintf("%s %s %d %d %s %s", lockMagic, token, h.PID, h.Since.UnixMilli(), lockField(h.Host), lockField(h.Boot))
+	s := fmt.Sprintf("%s %s %d %d %s %s", lockMagic, token, h.PID, h.Since.UnixMilli(), lockField(h.Host), lockField(h.Boot))
+	if h.Keep > 0 {
+		s += " " + strconv.FormatInt(int64((h.Keep+time.Millisecond-1)/time.Millisecond), 10)
+	}
+	return s
 }
 
 func lockField(s string) string {
@@ -34,8 +39,15 @@ func decodeLock(value []byte) (token string, h sessfs.Holder) {
 		return "", unknown
 	}
 	f := strings.Split(string(value), " ")
-	if len(f) != 6 || f[0] != lockMagic || f[1] == "" {
+	if len(f) < 6 || len(f) > 7 || f[0] != lockMagic || f[1] == "" {
 		return "", unknown
+	}
+	keep := uint64(0)
+	if len(f) == 7 {
+		var err error
+		if keep, err = strconv.ParseUint(f[6], 10, 31); err != nil {
+			return "", unknown
+		}
 	}
 	pid, err1 := strconv.ParseUint(f[2], 10, 32)
 	since, err2 := strconv.ParseInt(f[3], 10, 64)
@@ -43,18 +55,31 @@ func decodeLock(value []byte) (token string, h sessfs.Holder) {
 	boot, ok2 := strings.CutPrefix(f[5], "=")
 	host, err3 := url.QueryUnescape(host)
 	boot, err4 := url.QueryUnescape(boot)
+	h = sessfs.Holder{Host: host, Boot: boot, PID: uint32(pid), Since: time.UnixMilli(since)}
 	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || !ok1 || !ok2 {
-		return f[1], unknown
+		h = unknown
 	}
-	return f[1], sessfs.Holder{Host: host, Boot: boot, PID: uint32(pid), Since: time.UnixMilli(since)}
+	h.Keep = time.Duration(keep) * time.Millisecond
+	return f[1], h
+}
+
+// holderOf is who has the lock; nil: nobody. mark is the item of those who want it.
+func holderOf(lock, mark item) *sessfs.Holder {
+	if !lock.found {
+		return nil
+	}
+	token, h := decodeLock(lock.value)
+	h.Token, h.Answered = token, marks(mark, token+answered)
+	return &h
 }
 
 func ownLock(i item, token string) bool {
-	if !i.found {
+	rest, ok := bytes.CutPrefix(i.value, []byte(lockMagic+" "))
+	if !i.found || !ok || token == "" {
 		return false
 	}
-	t, _ := decodeLock(i.value)
-	return t == token
+	first, _, _ := bytes.Cut(rest, []byte(" "))
+	return string(first) == token
 }
 
 // leaseSeconds is the lock's time to live. memcached counts whole seconds of its own clock, so an item lives up to one
@@ -97,14 +122,14 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 	v, err := c.session(w, p, data, epoch, deadline)
 	if err != nil {
 		if own {
-			w.release(p, token, r)
+			w.release(p, token, r, true)
 		}
 		return nil, nil, err
 	}
 	if !own {
 		return nil, v, nil
 	}
-	return &sessfs.Lease{ID: id, Token: token, Deadline: leaseEnd(sent, o.Lease), Ref: r}, v, nil
+	return &sessfs.Lease{ID: id, Token: token, Deadline: leaseEnd(sent, o.Lease), Keep: holder.Keep, Ref: r}, v, nil
 }
 
 // Locked implements sessfs.Backend.
@@ -117,12 +142,11 @@ func (c *Cluster) Locked(ctx context.Context, id sessfs.ID) (*sessfs.Holder, err
 	if err != nil {
 		return nil, err
 	}
-	items, _, err := w.get(p.conn, []string{p.lock}, deadline)
-	if err != nil || !items[0].found {
+	items, _, err := w.get(p.conn, []string{p.lock, p.mark()}, deadline)
+	if err != nil {
 		return nil, err
 	}
-	_, h := decodeLock(items[0].value)
-	return &h, nil
+	return holderOf(items[0], items[1]), nil
 }
 
 // Renew implements sessfs.Backend.
@@ -156,7 +180,7 @@ func (c *Cluster) Unlock(l *sessfs.Lease) {
 	in := p.s.info
 	p.s.mu.Unlock()
 	if in != nil && in.classic == nil {
-		metaWire{p.s}.release(p, l.Token, r)
+		metaWire{p.s}.release(p, l.Token, r, l.Marked)
 		return
 	}
 	p.s.releaseByToken(p, l.Token)
@@ -179,8 +203,11 @@ func (c *Cluster) Break(ctx context.Context, id sessfs.ID) (*sessfs.Holder, erro
 		}
 		done, err := w.remove(p.conn, p.lock, items[0].cas, epoch, deadline)
 		if done {
-			_, h := decodeLock(items[0].value)
-			return &h, nil
+			h := holderOf(items[0], item{})
+			if h.Keep > 0 {
+				c.mark(w, p, h.Token, deadline) // it ends by itself where that fails
+			}
+			return h, nil
 		}
 		if err != nil && !uncertain(err) && err != errVoid {
 			return nil, err

@@ -62,7 +62,7 @@ func TestDamagedRecords(t *testing.T) {
 				}
 			}
 			until(t, "the lock is free", func() bool { h, _ := c.Locked(ctx, sid); return h == nil })
-			if existed, err := c.Destroy(ctx, sid); err != nil || !existed {
+			if existed, _, err := c.Destroy(ctx, sid); err != nil || !existed {
 				t.Errorf("Destroy of a record that is %s: %v %v", name, existed, err)
 			}
 			if s := mustRead(t, c, sid); s.State != sessfs.Destroyed {

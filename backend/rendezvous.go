@@ -15,6 +15,9 @@ type node struct {
 // choose returns the index of the node that key lives on: the one with the highest score -weight/ln(h), where h in
 // (0, 1) is a hash of name and key. A node that comes or goes moves only the keys that it gets or had.
 func choose(nodes []node, key string) int {
+	if len(nodes) == 1 {
+		return 0
+	}
 	best, at := math.Inf(-1), 0
 	for i, n := range nodes {
 		if s := score(n, key); s > best {

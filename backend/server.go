@@ -79,25 +79,31 @@ func (s *server) fail(reason error) *serverError {
 // ready returns what the server can do once it is connected, which it waits for until the deadline. While the server is
 // marked down it fails at once.
 func (s *server) ready(deadline time.Time) (*info, error) {
-	s.mu.Lock()
-	switch {
-	case s.closed:
+	for try := 1; ; try++ {
+		s.mu.Lock()
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return nil, sessfs.ErrClosed
+		case s.info != nil:
+			defer s.mu.Unlock()
+			return s.info, nil
+		case !s.since.IsZero():
+			err := fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry())
+			s.mu.Unlock()
+			return nil, s.fail(err)
+		}
+		a := s.connectLocked()
 		s.mu.Unlock()
-		return nil, sessfs.ErrClosed
-	case s.info != nil:
-		defer s.mu.Unlock()
-		return s.info, nil
-	case !s.since.IsZero():
-		err := fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry())
-		s.mu.Unlock()
-		return nil, s.fail(err)
+		// Of the connections that broke together the last may have been noticed only after this attempt: try again.
+		if in, err := s.await(a, deadline); in != nil || err != nil {
+			return in, err
+		}
+		time.Sleep(time.Duration(min(try, 20)) * time.Millisecond)
 	}
-	a := s.connectLocked()
-	s.mu.Unlock()
-	return s.await(a, deadline)
 }
 
-// await waits for a try to connect.
+// await waits for a try to connect. It returns neither when that was successful and a connection broke since.
 func (s *server) await(a *attempt, deadline time.Time) (*info, error) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
@@ -109,11 +115,11 @@ func (s *server) await(a *attempt, deadline time.Time) (*info, error) {
 	if a.err != nil {
 		return nil, s.fail(a.err)
 	}
+	if !time.Now().Before(deadline) {
+		return nil, s.fail(errTimeout)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.info == nil {
-		return nil, s.fail(errors.New("the connection broke at once"))
-	}
 	return s.info, nil
 }
 
@@ -204,12 +210,17 @@ func (s *server) fill(ctx context.Context, in *info) error {
 			return sessfs.ErrClosed
 		}
 		s.cl.running.Add(1)
-		c := newConn(nc, in.itemMax, s.cl.timeout, s.broke)
+		c, err := newConn(nc, in.itemMax, s.cl.loops, s.cl.loops.Loops()[i%len(s.cl.loops.Loops())], s.broke)
+		if err != nil {
+			s.cl.running.Done()
+			s.mu.Unlock()
+			return err
+		}
 		s.conns[i] = c
 		s.mu.Unlock()
 		go func() {
 			defer s.cl.running.Done()
-			c.running.Wait()
+			<-c.gone
 		}()
 	}
 	return nil

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,9 @@ type wire interface {
 	lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error)
 	// get reads some keys; the answers stand in their order.
 	get(conn int, keys []string, deadline time.Time) (items []item, epoch uint64, err error)
+	// look reads keys over a connection that stands, and makes none: no request waits for the answer, so it shall not be
+	// what finds out that a server is gone for a moment.
+	look(keys []string, deadline time.Time) (items []item, ok bool)
 	// store adds or swaps an item, and reads the lock after that.
 	store(p place, st storing, deadline time.Time) (stored, error)
 	// set stores items unconditionally, under keys that nobody else uses.
@@ -23,8 +27,9 @@ type wire interface {
 	renew(p place, value func(item) bool, exptime int64, deadline time.Time) (item, error)
 	// remove deletes an item if it still has that cas of that epoch.
 	remove(conn int, key string, cas, epoch uint64, deadline time.Time) (bool, error)
-	// release deletes the lock item without waiting, by its cas while that means something, else by its token.
-	release(p place, token string, r ref)
+	// release deletes the lock item without waiting, by its cas while that means something, else by its token. One that
+	// somebody wants goes out at once.
+	release(p place, token string, r ref, wanted bool)
 	// drop deletes keys that nobody uses twice.
 	drop(conn int, keys []string, deadline time.Time) error
 }
@@ -37,6 +42,7 @@ type storing struct {
 	mark       uint32 // the item's flags: a part of the nonce, by which a new cas is known as one's own
 	exptime    int64
 	lock       bool // read the lock afterwards
+	look       bool // read the mark of those who want it, too
 }
 
 // stored is what became of it.
@@ -44,6 +50,7 @@ type stored struct {
 	code  code // codeStored, codeNotStored, codeExists, codeNotFound or codeRefused
 	words string
 	lock  item
+	look  item
 	cas   uint64 // of the new item; 0: not known
 	epoch uint64
 }
@@ -75,7 +82,7 @@ type metaWire struct{ s *server }
 func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
-	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil, false)
+	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil)
 	b.get(p.lock, "v c")
 	b.get(p.data, "v c")
 	if epoch, err = w.s.exchange(b, p.conn, 0, deadline); err != nil {
@@ -86,7 +93,9 @@ func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time)
 			return b.replies[1].item, item{}, epoch, w.s.refused(r.words)
 		}
 	}
-	return b.replies[1].item, b.replies[2].item, epoch, nil
+	lock, data = b.replies[1].item, b.replies[2].item
+	b.free()
+	return lock, data, epoch, nil
 }
 
 func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint64, error) {
@@ -106,7 +115,35 @@ func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint
 		}
 		items[i] = r.item
 	}
+	b.free()
 	return items, epoch, nil
+}
+
+func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
+	s := w.s
+	s.mu.Lock()
+	c := s.conns[0]
+	s.mu.Unlock()
+	if c == nil {
+		return nil, false
+	}
+	b := newBatch()
+	for _, k := range keys {
+		b.get(k, "v")
+	}
+	s.trips.Add(1)
+	if err := c.do(b, deadline); err != nil {
+		if errors.Is(err, errTimeout) {
+			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
+		}
+		return nil, false
+	}
+	items := make([]item, len(keys))
+	for i, r := range b.replies {
+		items[i] = r.item
+	}
+	b.free()
+	return items, true
 }
 
 func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error) {
@@ -115,10 +152,13 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 	if st.add {
 		verb, epoch = "add", 0
 	}
-	b.store(verb, p.data, st.mark, st.exptime, st.cas, st.head, st.body, true)
+	b.store(verb, p.data, st.mark, st.exptime, st.cas, st.head, st.body)
 	b.get(p.data, "f c")
 	if st.lock {
 		b.get(p.lock, "v c")
+	}
+	if st.look {
+		b.get(p.mark(), "v")
 	}
 	now, err := w.s.exchange(b, p.conn, epoch, deadline)
 	if err != nil {
@@ -134,6 +174,10 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 		}
 		out.lock = b.replies[2].item
 	}
+	if st.look {
+		out.look = b.replies[len(b.replies)-1].item // refused: no mark
+	}
+	b.free()
 	return out, nil
 }
 
@@ -141,7 +185,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 	b := newBatch()
 	b.repeat = true
 	for _, kv := range items {
-		b.store("set", kv.key, 0, exptime, 0, nil, kv.value, true)
+		b.store("set", kv.key, 0, exptime, 0, nil, kv.value)
 	}
 	epoch, err := w.s.exchange(b, conn, 0, deadline)
 	if err != nil {
@@ -159,7 +203,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 func (w metaWire) renew(p place, _ func(item) bool, exptime int64, deadline time.Time) (item, error) {
 	b := newBatch()
 	b.repeat = true
-	b.get(p.lock, fmt.Sprintf("v c T%d", exptime))
+	b.touch(p.lock, "v c", exptime)
 	if _, err := w.s.exchange(b, p.conn, 0, deadline); err != nil {
 		return item{}, err
 	}
@@ -188,7 +232,7 @@ func (w metaWire) drop(conn int, keys []string, deadline time.Time) error {
 	return err
 }
 
-func (w metaWire) release(p place, token string, r ref) {
+func (w metaWire) release(p place, token string, r ref, wanted bool) {
 	s := w.s
 	s.mu.Lock()
 	c, now := s.conns[p.conn], s.epoch
@@ -196,13 +240,18 @@ func (w metaWire) release(p place, token string, r ref) {
 	if r.cas != 0 && r.epoch == now && c != nil {
 		b := newBatch()
 		b.delete(p.lock, r.cas)
+		b.deadline = s.cl.deadline()
 		b.after = func(b *batch) {
 			// EX: the server moved the item, which changes its cas, or it is another's.
 			if b.err != nil || b.replies[0].code == codeExists {
 				s.releaseByToken(p, token)
 			}
 		}
-		if c.send(b) == nil {
+		send := c.sendLater
+		if wanted {
+			send = c.send
+		}
+		if send(b) == nil {
 			s.trips.Add(1)
 			return
 		}
@@ -212,8 +261,13 @@ func (w metaWire) release(p place, token string, r ref) {
 
 // releaseByToken frees a lock in the background, if it still has the token.
 func (s *server) releaseByToken(p place, token string) {
-	until := time.Now().Add(s.cl.settings.Load().Lease)
-	s.later(task{until: until, do: func(w wire, deadline time.Time) error {
+	now := time.Now()
+	var at time.Time
+	if s.connected() == nil {
+		// It may be restarting this moment: found down by this, it would be closed to requests for a second.
+		at = now.Add(100 * time.Millisecond)
+	}
+	s.later(task{at: at, until: now.Add(s.cl.settings.Load().Lease), do: func(w wire, deadline time.Time) error {
 		for range 3 {
 			items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
 			if err != nil || !ownLock(items[0], token) {

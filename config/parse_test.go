@@ -20,7 +20,7 @@ files: ["sess_*", 'ci_session*']
 depth: 2
 owner: www-data
 session: {lifetime: 45d12h, max_size: 500KiB}
-lock: {lease: 30s, wait: 1m30s, keep: 0s}
+lock: {lease: 30s, wait: 1m30s, keep: 750ms}
 cache:
   servers:
     - {name: a, address: "10.0.0.1:11211", weight: 3}
@@ -41,7 +41,7 @@ log: {level: debug, format: json}
 	want := &Config{
 		Mountpoint: "/srv/sessions", Directory: Directory{"www-data", "33", 0o770}, Files: []string{"sess_*", "ci_session*"},
 		Depth: 2, Owner: "www-data",
-		Session: Session{45*24*time.Hour + 12*time.Hour, 500 << 10}, Lock: Lock{30 * time.Second, 90 * time.Second, 0},
+		Session: Session{45*24*time.Hour + 12*time.Hour, 500 << 10}, Lock: Lock{30 * time.Second, 90 * time.Second, 750 * time.Millisecond},
 		Cache: Cache{
 			Servers: []Server{{"a", "tcp", "10.0.0.1:11211", 3}, {"[::1]:11211", "tcp", "[::1]:11211", 1},
 				{"unix:/run/m.sock", "unix", "/run/m.sock", 1}, {"cache4.example:1", "tcp", "cache4.example:1", 1}},
@@ -110,13 +110,15 @@ func TestRefused(t *testing.T) {
 		{"mountpoint: /", "an absolute path"},
 		{`mountpoint: "/a\nb"`, "an absolute path"},
 		{"mountpoint: 5", "an absolute path, such as /var/lib/php/sessions, in quotes"},
-		{"files: []", "a list of file name patterns"},
+		{"files: []", "found an empty list, expected a list of file name patterns"},
 		{"files: sess_*", "a list of file name patterns"},
 		{"files: [a/b]", "files[0]: found \"a/b\", expected a file name pattern without '/'"},
 		{"files: ['sess_*', '']", "files[1]"},
 		{"lock: {lease: 2500ms}", "whole seconds"},
 		{"lock: {lease: 1s}", "a duration from 2s to 1h"},
-		{"lock: {keep: 5s}", "only 0s is supported by this version"},
+		{"lock: {keep: 8s}", `c.yaml:1: lock.keep: found "8s", expected less than 8s: what lock.lease, 10s, leaves after its margin`},
+		{"lock: {lease: 3s, keep: 1500ms}", "lock.keep: found \"1.5s\", expected less than 1.5s: what lock.lease, 3s, leaves"},
+		{"lock: {keep: 61m, lease: 1h}", "a duration from 0s to 1h"},
 		{"cache: {replicas: 2}", `cache.replicas: found "2", only 1 is supported by this version`},
 		{"cache: {connections: 65}", "a number from 1 to 64"},
 		{"cache: {servers: [10.0.0.1]}", "10.0.0.1:11211: the port is missing"},

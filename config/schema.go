@@ -54,7 +54,7 @@ func init() {
 		key("session.max_size", live, func(c *Config) *int64 { return &c.Session.MaxSize }, size(1, 1<<30)),
 		key("lock.lease", live, func(c *Config) *time.Duration { return &c.Lock.Lease }, wholeSeconds(2*time.Second, time.Hour)),
 		key("lock.wait", live, func(c *Config) *time.Duration { return &c.Lock.Wait }, duration(0, day)),
-		key("lock.keep", live, func(c *Config) *time.Duration { return &c.Lock.Keep }, only(duration(0, day), 0, "0s")),
+		key("lock.keep", live, func(c *Config) *time.Duration { return &c.Lock.Keep }, duration(0, time.Hour)),
 		key("cache.servers", remount, func(c *Config) *[]Server { return &c.Cache.Servers }, servers),
 		key("cache.replicas", remount, func(c *Config) *int { return &c.Cache.Replicas }, only(integer(1, 16), 1, "1")),
 		key("cache.timeout", live, func(c *Config) *time.Duration { return &c.Cache.Timeout }, duration(10*time.Millisecond, time.Minute)),
@@ -81,6 +81,7 @@ func names() []string {
 
 // relations checks what no key can tell alone.
 func (p *parser) relations(c *Config) {
+	p.keepWithinLease(c)
 	if 2*c.Cache.Timeout < c.Lock.Lease {
 		return
 	}
@@ -91,6 +92,16 @@ func (p *parser) relations(c *Config) {
 	}
 	p.errs = append(p.errs, Error{File: p.file, Line: p.lines[key], Key: key, Found: fmt.Sprintf("%q", formatDuration(found)),
 		Expected: expected + ": a lease must outlive the renewal that is late"})
+}
+
+// keepWithinLease: a kept lease is not renewed, so that it must end before its holder stops relying on it.
+func (p *parser) keepWithinLease(c *Config) {
+	room := c.Lock.Lease - min(2*time.Second, c.Lock.Lease/2)
+	if c.Lock.Keep < room {
+		return
+	}
+	p.errs = append(p.errs, Error{File: p.file, Line: p.lines["lock.keep"], Key: "lock.keep", Found: fmt.Sprintf("%q", formatDuration(c.Lock.Keep)),
+		Expected: fmt.Sprintf("less than %s: what lock.lease, %s, leaves after its margin; a kept lease is not renewed", formatDuration(room), formatDuration(c.Lock.Lease))})
 }
 
 // Diff names the keys in which two configurations differ: those that can change while mounted, and those that need a

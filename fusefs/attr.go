@@ -71,24 +71,50 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 		}
 	}
 	v := f.view(in.Pid)
-	if !v.exists && own {
-		v.exists = true // the handle is a file, whatever became of the name
-	}
-	if !v.exists {
+	if !v.exists && !own { // a handle is a file, whatever became of the name
 		return fs.gone(n, in.Pid)
 	}
 	fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
 	if leased && !v.dirty {
-		out.SetTimeout(attrTimeout)
 		fs.mu.Lock()
-		n = fs.nodes.again(n)
-		n.answered, n.reusable = v.base.Version, sessfs.Boottime()+int64(attrTimeout)
-		if n.retired {
-			out.Nlink = 0
-		}
+		fs.nodes.again(n).mayReuse(v, out)
 		fs.mu.Unlock()
 	}
 	return fuse.OK
+}
+
+// getAttrAtOnce is GetAttr for the common case: the asking thread has the session open and this host its lease. It
+// reports false for all others.
+func (fs *FS) getAttrAtOnce(in *fuse.GetAttrIn, out *fuse.AttrOut) (fuse.Status, bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n := fs.nodes.byIno[in.NodeId]
+	if n == nil || in.Pid == 0 {
+		return 0, false
+	}
+	h, own := n.last(func(x *handle) bool { return x.pid == in.Pid })
+	if !own || h.claim == nil || h.failed.Load() || !h.claim.Leased() || h.claim.Err() != nil {
+		return 0, false
+	}
+	h.file.mu.Lock()
+	dirty := len(h.file.images) > 0
+	v := h.file.published()
+	h.file.mu.Unlock()
+	if dirty {
+		return 0, false
+	}
+	fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
+	n.mayReuse(v, out)
+	return fuse.OK, true
+}
+
+// mayReuse answers with attributes that the kernel may use again for a moment. The caller holds FS.mu.
+func (n *node) mayReuse(v view, out *fuse.AttrOut) {
+	out.SetTimeout(attrTimeout)
+	n.answered, n.reusable = v.base.Version, sessfs.Boottime()+int64(attrTimeout)
+	if n.retired {
+		out.Nlink = 0
+	}
 }
 
 // pick chooses the handle that speaks for a node: one of the asking thread's process (own), else the last one opened.

@@ -2,41 +2,55 @@ package fusefs
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"sessfs/internal/loop"
 )
 
 // device is a loop of our own on /dev/fuse: go-fuse parses requests and makes the answers (ProtocolServer), this reads
-// and writes them. A request that may wait (for the network, for a lock) gets a goroutine of its own; what is answered
-// from memory is answered on the reading thread.
+// and writes them, from the daemon's event loops. A request that may wait (for the network, for a lock) gets a goroutine
+// of its own; what is answered from memory is answered at once.
 type device struct {
 	fd       int
+	fs       *FS
 	proto    *fuse.ProtocolServer
 	counters *counters
 	log      *slog.Logger
-	readers  sync.WaitGroup
-	running  sync.WaitGroup // requests in goroutines of their own
+	workers  workers
+	readers  sync.WaitGroup // that have not seen the end of the mount
 	large    sync.Pool      // *[]byte of requestSize
 	small    sync.Pool      // *[]byte of smallSize, for requests without a payload
-	gone     atomic.Bool
+}
+
+// reader is the device in one event loop. It implements loop.Source.
+type reader struct {
+	*device
+	loop *loop.Loop
+	in   *[]byte // what the next request is read into
 }
 
 // Opcodes of linux/fuse.h that the loop must tell apart.
 const (
 	opForget      = 2
+	opGetattr     = 3
+	opSetattr     = 4
+	opOpen        = 14
 	opRead        = 15
+	opWrite       = 16
 	opRelease     = 18
 	opFlush       = 25
 	opInit        = 26
 	opReaddir     = 28
 	opReleasedir  = 29
+	opSetlkw      = 33
 	opInterrupt   = 36
 	opBatchForget = 42
 	opGetxattr    = 22
@@ -49,74 +63,122 @@ const (
 	outHeaderSize = 16
 	requestSize   = 1<<20 + 4096 // the longest request: a WRITE of maxWrite, its headers, rounded up
 	smallSize     = 4096
-	readers       = 2
+	gather        = 32 // requests that are read before what they left to write is written
 )
 
-func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions, c *counters, log *slog.Logger) *device {
-	d := &device{fd: fd, counters: c, log: log, proto: fuse.NewProtocolServer(fs, opts)}
+func newDevice(fd int, fs *FS, opts *fuse.MountOptions) *device {
+	d := &device{fd: fd, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts)}
 	d.large.New = func() any { b := make([]byte, requestSize); return &b }
 	d.small.New = func() any { b := make([]byte, smallSize); return &b }
+	d.workers.handle = d.handleApart
 	return d
 }
 
-// serve starts the readers; they end when the mount is gone.
-func (d *device) serve() {
-	for range readers {
-		d.readers.Add(1)
-		go d.read()
+// initTimeout is how long the kernel may take to send INIT, which it does when it mounts.
+const initTimeout = 5 * time.Second
+
+// serve answers INIT, so that all loops know what it brought, and has them read the device; they end with the mount.
+func (d *device) serve(g *loop.Group) error {
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, int(initTimeout/time.Millisecond)); err != nil && err != unix.EINTR {
+		return fmt.Errorf("waiting for the kernel: poll: %w", err)
 	}
+	buf := d.large.Get().(*[]byte)
+	defer d.large.Put(buf)
+	n, errno := loop.Read(d.fd, *buf)
+	if errno != 0 || n < inHeaderSize || binary.NativeEndian.Uint32((*buf)[4:]) != opInit {
+		return fmt.Errorf("the kernel did not begin with INIT: %d bytes, %w", n, errno)
+	}
+	d.handle((*buf)[:n], opInit)
+	for i, l := range g.Loops() {
+		d.readers.Add(1)
+		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte)}
+		if err := l.Add(d.fd, r, true); err != nil {
+			d.readers.Done()
+			if i > 0 {
+				d.log.Warn("a second reader of /dev/fuse could not be started", "err", err)
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
 }
 
-func (d *device) read() {
-	defer d.readers.Done()
-	buf := d.large.Get().(*[]byte)
-	defer func() { d.large.Put(buf) }()
-	for {
-		n, err := unix.Read(d.fd, *buf)
-		switch {
-		case err == nil && n >= inHeaderSize:
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT):
-			continue // ENOENT: the request was interrupted before it was read
-		default:
-			if !errors.Is(err, unix.ENODEV) { // ENODEV: unmounted
-				d.log.Error("reading /dev/fuse failed; the mount ends", "err", err, "bytes", n)
-			}
-			d.gone.Store(true)
-			return
-		}
-		op := binary.NativeEndian.Uint32((*buf)[4:])
-		if op < uint32(len(d.counters.ops)) {
-			d.counters.ops[op].Add(1)
-		}
-		if inline(op) {
-			d.handle((*buf)[:n], op)
-			continue
-		}
-		d.running.Add(1)
-		if n <= smallSize {
-			req := d.small.Get().(*[]byte)
-			copy(*req, (*buf)[:n])
-			go d.handleApart(req, n, op, &d.small)
-			continue
-		}
-		go d.handleApart(buf, n, op, &d.large)
-		buf = d.large.Get().(*[]byte)
+// Poll takes the requests that the kernel has ready.
+func (r *reader) Poll(bool) bool {
+	if r.in == nil {
+		return false
 	}
+	for i := range gather {
+		n, errno := loop.Read(r.fd, *r.in)
+		switch {
+		case errno == 0 && n >= inHeaderSize:
+			r.take(n)
+		case errno == unix.EAGAIN:
+			return i > 0
+		case errno == unix.EINTR, errno == unix.ENOENT: // ENOENT: the request was interrupted before it was read
+		default:
+			if errno != unix.ENODEV { // ENODEV: unmounted
+				r.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
+			}
+			r.in = nil
+			r.loop.Remove(r.fd)
+			r.readers.Done()
+			return true
+		}
+	}
+	return true
+}
+
+// Flush implements loop.Source: every answer is written when it is made.
+func (r *reader) Flush() {}
+
+// End implements loop.Source.
+func (r *reader) End() {}
+
+// Tick implements loop.Source.
+func (r *reader) Tick(time.Time) {}
+
+// Waiting implements loop.Source: requests have no time limit here.
+func (r *reader) Waiting() bool { return false }
+
+// take sees to the request of n bytes in r.in.
+func (r *reader) take(n int) {
+	op := binary.NativeEndian.Uint32((*r.in)[4:])
+	if op < uint32(len(r.counters.ops)) {
+		r.counters.ops[op].Add(1)
+	}
+	if r.atOnce((*r.in)[:n], op) {
+		return
+	}
+	if inline(op) {
+		r.handle((*r.in)[:n], op)
+		return
+	}
+	if n <= smallSize {
+		req := r.small.Get().(*[]byte)
+		copy(*req, (*r.in)[:n])
+		r.workers.do(work{req, n, op, &r.small})
+		return
+	}
+	r.workers.do(work{r.in, n, op, &r.large})
+	r.in = r.large.Get().(*[]byte)
 }
 
 // inline tells which requests are answered from memory, never waiting for anything.
 func inline(op uint32) bool {
 	switch op {
-	case opForget, opBatchForget, opRelease, opFlush, opReaddir, opReleasedir, opInterrupt, opGetxattr, opListxattr, opFsyncdir, opInit:
+	case opForget, opBatchForget, opRelease, opFlush, opReaddir, opReleasedir, opInterrupt, opGetxattr, opListxattr, opFsyncdir:
 		return true
 	}
 	return false
 }
 
-func (d *device) handleApart(buf *[]byte, n int, op uint32, pool *sync.Pool) {
-	defer d.running.Done()
-	d.handle((*buf)[:n], op)
-	pool.Put(buf)
+func (d *device) handleApart(w work) {
+	if in := (*w.buf)[:w.n]; !d.apart(in, w.op) {
+		d.handle(in, w.op)
+	}
+	w.pool.Put(w.buf)
 }
 
 // handle answers one request.
@@ -154,19 +216,24 @@ func errorReply(out, in []byte, status fuse.Status) int {
 
 func (d *device) write(b []byte) {
 	for {
-		_, err := unix.Write(d.fd, b)
-		switch {
-		case err == nil, errors.Is(err, unix.ENOENT): // ENOENT: the caller was killed and is gone
-			return
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue
-		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM): // EPERM: the connection was aborted
-			return
-		default:
-			d.log.Error("an answer was refused by the kernel", "err", err, "bytes", len(b))
+		_, errno := loop.Write(d.fd, b)
+		if !d.again(errno, len(b)) {
 			return
 		}
 	}
+}
+
+// again tells whether an answer that the kernel did not take is to be written once more.
+func (d *device) again(errno syscall.Errno, size int) bool {
+	switch errno {
+	case 0, unix.ENOENT: // ENOENT: the caller was killed and is gone
+	case unix.EINTR, unix.EAGAIN:
+		return true
+	case unix.ENODEV, unix.EPERM: // EPERM: the connection was aborted
+	default:
+		d.log.Error("an answer was refused by the kernel", "err", errno, "bytes", size)
+	}
+	return false
 }
 
 // notifyInvalInode is FUSE_NOTIFY_INVAL_INODE of linux/fuse.h.
@@ -190,7 +257,7 @@ func (d *device) invalidate(ino uint64) {
 	msg.ino = ino
 	msg.off = -1
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&msg)), unsafe.Sizeof(msg))
-	if _, err := unix.Write(d.fd, b); err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ENODEV) {
-		d.log.Warn("attributes could not be invalidated", "err", err)
+	if _, errno := loop.Write(d.fd, b); errno != 0 && errno != unix.ENOENT && errno != unix.ENODEV {
+		d.log.Warn("attributes could not be invalidated", "err", errno)
 	}
 }

@@ -29,14 +29,21 @@ func watch(pid uint32) witness {
 	if pid == 0 {
 		return witness{pidfd: -1}
 	}
-	fd, err := unix.PidfdOpen(int(pid), 0)
-	if err != nil { // not the first thread of its process
+	fd := pidfdOpen(pid)
+	if fd < 0 { // not the first thread of its process
 		pid = threadGroup(pid)
-		if fd, err = unix.PidfdOpen(int(pid), 0); err != nil {
-			fd = -1
-		}
+		fd = pidfdOpen(pid)
 	}
 	return witness{pid: pid, pidfd: fd}
+}
+
+// pidfdOpen returns -1 where it fails. It is in the way of every PHP request, and does not block: a raw system call.
+func pidfdOpen(pid uint32) int {
+	fd, _, errno := unix.RawSyscall(unix.SYS_PIDFD_OPEN, uintptr(pid), 0, 0)
+	if errno != 0 {
+		return -1
+	}
+	return int(fd)
 }
 
 // threadGroup returns the process that a thread belongs to; the thread itself when it is gone.
@@ -56,7 +63,7 @@ func threadGroup(tid uint32) uint32 {
 
 func (w *witness) close() {
 	if w.pidfd >= 0 {
-		unix.Close(w.pidfd)
+		unix.RawSyscall(unix.SYS_CLOSE, uintptr(w.pidfd), 0, 0)
 		w.pidfd = -1
 	}
 }

@@ -34,8 +34,9 @@ type image struct {
 	who    witness
 	data   []byte
 	mtime  int64
-	stored bool // bytes were written, not only cut
-	failed bool // a store of it failed and was reported: never published at RELEASE
+	stored bool   // bytes were written, not only cut
+	failed bool   // a store of it failed and was reported: never published at RELEASE
+	drop   uint32 // mode bits that the change takes away: see FS.dropped
 }
 
 // view is what a process sees of a file.
@@ -70,6 +71,7 @@ func (f *file) viewLocked(pid uint32) view {
 	v := f.published()
 	if img := f.image(pid); img != nil {
 		v.exists, v.dirty, v.data = true, true, img.data
+		v.attr.Mode &^= img.drop
 		v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 	}
 	return v
@@ -92,8 +94,9 @@ func (f *file) imageOf(process uint32) *image {
 	return nil
 }
 
-// keep makes data the unstored image of h's process pid. The caller holds mu.
-func (f *file) keep(h *handle, pid uint32, data []byte, stored bool) *image {
+// keep makes data the unstored image of h's process pid; drop are the mode bits that go with the change. The caller
+// holds mu.
+func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32) *image {
 	img := f.image(pid)
 	if img == nil {
 		img = &image{who: watch(pid)}
@@ -101,6 +104,7 @@ func (f *file) keep(h *handle, pid uint32, data []byte, stored bool) *image {
 	}
 	img.by, img.data, img.mtime, img.failed = h, data, now(), false
 	img.stored = img.stored || stored
+	img.drop |= drop
 	return img
 }
 

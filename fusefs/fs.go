@@ -23,6 +23,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sessfs"
+	"sessfs/internal/loop"
 )
 
 // Options say how a mount looks. All but Settings are fixed for its life.
@@ -39,7 +40,8 @@ type Options struct {
 	Key                     []byte   // secret of the node ids, the same in every daemon of this mount
 
 	Settings
-	Log *slog.Logger
+	Log   *slog.Logger
+	Loops *loop.Group // that read /dev/fuse; nil: one of the mount's own
 }
 
 // Settings may change while mounted.

@@ -16,29 +16,47 @@ const maxWrite = 1<<20 - 4096 + 1
 
 // Read answers from memory.
 func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	data, st, ok := fs.readAtOnce(in)
+	if !ok {
+		if _, f, _ := fs.handle(in.Fh); f != nil {
+			if st = fs.refresh(f); st == fuse.OK {
+				data = part(f.view(in.Pid).data, in)
+			}
+		} else {
+			st = fuse.EBADF
+		}
+	}
+	return fuse.ReadResultData(data), st
+}
+
+// readAtOnce answers a READ. It reports false where the session must be looked at again first: a program without the
+// lock begins to read from the start.
+func (fs *FS) readAtOnce(in *fuse.ReadIn) (data []byte, st fuse.Status, ok bool) {
 	h, f, claim := fs.handle(in.Fh)
 	if h == nil {
-		return nil, fuse.EBADF
+		return nil, fuse.EBADF, true
 	}
 	if err := h.err(claim); err != nil {
-		return nil, toErrno(err)
+		return nil, toErrno(err), true
 	}
 	if in.Offset == 0 && claim != nil && !claim.Leased() {
 		f.mu.Lock()
 		old := sessfs.Boottime()-f.readAt > int64(openFresh)
 		f.mu.Unlock()
 		if old {
-			if st := fs.refresh(f); st != fuse.OK {
-				return nil, st
-			}
+			return nil, 0, false
 		}
 	}
-	data := f.view(in.Pid).data
+	return part(f.view(in.Pid).data, in), fuse.OK, true
+}
+
+// part is what a READ asks for.
+func part(data []byte, in *fuse.ReadIn) []byte {
 	if in.Offset >= uint64(len(data)) {
-		return fuse.ReadResultData(nil), fuse.OK
+		return nil
 	}
 	data = data[in.Offset:]
-	return fuse.ReadResultData(data[:min(len(data), int(in.Size))]), fuse.OK
+	return data[:min(len(data), int(in.Size))]
 }
 
 // Write stores the session, unless more of it is sure to come: see maxWrite and rule 4.
@@ -67,14 +85,14 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		fs.tooLarge(f.id, end)
 		return 0, efbig
 	}
-	next := splice(v.data, img != nil, int(off), data)
+	next, drop := splice(v.data, img != nil, int(off), data), fs.dropped(&in.Caller, v.attr)
 	if len(data) == maxWrite || end < uint64(len(v.data)) {
-		f.keep(h, in.Pid, next, true)
+		f.keep(h, in.Pid, next, true, drop)
 		f.mu.Unlock()
 		return uint32(len(data)), fuse.OK
 	}
 	f.mu.Unlock()
-	if st := fs.storeImage(f, claim, in.Pid, next); st != fuse.OK {
+	if st := fs.storeImage(f, claim, in.Pid, next, drop); st != fuse.OK {
 		return 0, st
 	}
 	return uint32(len(data)), fuse.OK
@@ -82,22 +100,29 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 
 // splice returns old with data at off. What belongs to a snapshot (own is false) is copied; an image grows in place.
 func splice(old []byte, own bool, off int, data []byte) []byte {
-	size := max(off+len(data), len(old))
-	if own && off == len(old) {
+	switch {
+	case own && off == len(old):
 		return append(old, data...)
+	case off == 0 && len(data) >= len(old):
+		return append([]byte(nil), data...)
 	}
+	size := max(off+len(data), len(old))
 	next := make([]byte, size)
 	copy(next, old)
 	copy(next[off:], data)
 	return next
 }
 
-// storeImage makes data the session's next version on the servers. When that fails the process's image stays what it
-// was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
-func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte) fuse.Status {
+// storeImage makes data the session's next version on the servers, and takes the mode bits drop away. When that fails
+// the process's image stays what it was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
+func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, drop uint32) fuse.Status {
 	f.mu.Lock()
 	v, img := f.published(), f.image(pid)
 	attr := v.attr
+	if img != nil {
+		drop |= img.drop
+	}
+	attr.Mode &^= drop
 	attr.Mtime = now()
 	attr.Ctime = attr.Mtime
 	local := f.detached
@@ -186,7 +211,7 @@ func (fs *FS) storeHeld(h *handle, f *file, claim sessfs.Claim) fuse.Status {
 		if img == nil {
 			return fuse.OK
 		}
-		if st := fs.storeImage(f, claim, img.who.pid, img.data); st != fuse.OK {
+		if st := fs.storeImage(f, claim, img.who.pid, img.data, img.drop); st != fuse.OK {
 			return st
 		}
 	}

@@ -81,6 +81,16 @@ func (fs *FS) flock(cancel <-chan struct{}, in *fuse.LkIn, wait bool) fuse.Statu
 	return fuse.OK
 }
 
+// lockAtOnce gets the lock where this host has its lease and nobody here wants it before. It reports false for
+// everything else.
+func (fs *FS) lockAtOnce(in *fuse.LkIn) bool {
+	if in.LkFlags&fuse.FUSE_LK_FLOCK == 0 || in.Lk.Typ != syscall.F_WRLCK {
+		return false
+	}
+	h, _, claim := fs.handle(in.Fh)
+	return h != nil && claim != nil && !h.failed.Load() && claim.LockAtOnce(sessfs.Exclusive)
+}
+
 // lockFailed: PHP ignores every error of flock but EINTR and would go on without the lock; so the handle fails from
 // now on, whatever is asked of it.
 func (fs *FS) lockFailed(h *handle, err error) fuse.Status {

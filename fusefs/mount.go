@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sessfs"
+	"sessfs/internal/loop"
 )
 
 // Type is the filesystem's type in /proc/mounts.
@@ -19,6 +20,7 @@ type Server struct {
 	fs   *FS
 	dev  *device
 	dir  string
+	own  *loop.Group // that Mount started, because none was given
 	done chan struct{}
 }
 
@@ -34,7 +36,22 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 1e9
 	}
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	g := o.Loops
+	if g == nil {
+		var err error
+		if g, err = loop.New(1); err != nil {
+			return nil, err
+		}
+	}
+	s, err := mount(store, o, g)
+	if err != nil && o.Loops == nil {
+		g.Close()
+	}
+	return s, err
+}
+
+func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
 	}
@@ -51,10 +68,17 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 		return nil, fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
 	fs := newFS(store, o)
-	dev := newDevice(fd, fs, mountOptions(o.Log), &fs.counters, o.Log)
+	dev := newDevice(fd, fs, mountOptions(o.Log))
 	fs.device = dev
 	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
-	dev.serve()
+	if o.Loops == nil {
+		s.own = g
+	}
+	if err := dev.serve(g); err != nil {
+		unix.Unmount(o.Mountpoint, unix.MNT_DETACH)
+		unix.Close(fd)
+		return nil, fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
+	}
 	go fs.janitor()
 	go s.end()
 	return s, nil
@@ -95,10 +119,13 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 func (s *Server) end() {
 	s.dev.readers.Wait()
 	close(s.fs.stop)
-	s.dev.running.Wait()
+	s.dev.workers.close()
 	s.fs.work.Wait()
 	s.fs.releaseAll()
 	unix.Close(s.dev.fd)
+	if s.own != nil {
+		s.own.Close()
+	}
 	close(s.done)
 }
 

@@ -134,7 +134,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, seen uint64, 
 	fs.seen.put(n.id, sighting{v.attr, len(v.data)})
 	if in.Flags&syscall.O_TRUNC != 0 {
 		f.mu.Lock()
-		f.keep(h, in.Pid, nil, false)
+		f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
 		f.mu.Unlock()
 	}
 	return h, ended, fuse.OK

@@ -63,6 +63,17 @@ func inGroup(pid, gid uint32, outside, inside bool) bool {
 	return outside
 }
 
+// dropped are the bits that a file's mode loses when c changes its content: setuid, and setgid where it means anything.
+func (fs *FS) dropped(c *fuse.Caller, a sessfs.Attr) uint32 {
+	if c.Uid == 0 || a.Mode&0o6000 == 0 {
+		return 0
+	}
+	if gid := fs.shown(a).GID; a.Mode&0o010 != 0 || c.Gid != gid && !inGroup(c.Pid, gid, false, true) {
+		return 0o6000
+	}
+	return 0o4000
+}
+
 func (fs *FS) dirAllowed(c *fuse.Caller, want uint32) bool {
 	return allowed(c, fs.opts.DirUID, fs.opts.DirGID, fs.opts.DirMode, want)
 }

@@ -115,6 +115,7 @@ func (fs *FS) storeLeft(h *handle, f *file, claim sessfs.Claim, img *image) erro
 		v := f.published()
 		f.mu.Unlock()
 		v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
+		v.attr.Mode &^= img.drop
 		err := fs.tryCommit(f, claim, v.base, v.attr, img.data)
 		if err == nil || unsure && conflict(err) && fs.isStored(f, img) {
 			return nil

@@ -38,6 +38,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 func (fs *FS) answerSetAttr(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	fs.mu.Lock()
 	n = fs.nodes.again(n)
+	n.reusable = 0 // the answer's attributes replace what the kernel had, and are not valid for any time
 	var f *file
 	if h, _ := n.pick(in.Pid); h != nil {
 		f = h.file
@@ -71,14 +72,44 @@ func (fs *FS) truncateHandle(fh uint64, in *fuse.SetAttrIn) fuse.Status {
 	defer f.storing.Unlock()
 	f.mu.Lock()
 	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
-	data := resize(v.data, int(in.Size))
+	data, drop := resize(v.data, int(in.Size)), fs.dropped(&in.Caller, v.attr)
 	if img != nil && img.stored && !img.failed {
 		f.mu.Unlock()
-		return fs.storeImage(f, claim, in.Pid, data)
+		return fs.storeImage(f, claim, in.Pid, data, drop)
 	}
-	f.keep(h, in.Pid, data, false)
+	f.keep(h, in.Pid, data, false, drop)
 	f.mu.Unlock()
 	return fuse.OK
+}
+
+// truncateAtOnce is ftruncate(2) to nothing, with which PHP begins to replace a session. It reports false for
+// everything else, and where a change of the session is under way.
+func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status, bool) {
+	const others = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID
+	fh, ok := in.GetFh()
+	if !ok || in.Valid&fuse.FATTR_SIZE == 0 || in.Valid&others != 0 || in.Size != 0 {
+		return 0, false
+	}
+	h, f, claim := fs.handle(fh)
+	if h == nil || h.err(claim) != nil || !f.storing.TryLock() {
+		return 0, false
+	}
+	defer f.storing.Unlock()
+	f.mu.Lock()
+	if len(f.images) > 0 {
+		f.mu.Unlock()
+		return 0, false
+	}
+	v := f.published()
+	img := f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
+	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
+	v.attr.Mode &^= img.drop
+	f.mu.Unlock()
+	fs.mu.Lock()
+	h.node.reusable = 0 // see answerSetAttr
+	fs.fill(&out.Attr, h.node.ino, v.attr, 0)
+	fs.mu.Unlock()
+	return fuse.OK, true
 }
 
 // resize returns a copy of data with the given length, filled with zeros. Empty is what PHP asks for.
@@ -200,6 +231,7 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 		}
 		data = resize(data, int(in.Size))
 		a.Mtime = now
+		a.Mode &^= fs.dropped(c, a)
 	}
 	if valid&fuse.FATTR_MODE != 0 {
 		if !isOwner {

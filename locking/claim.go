@@ -57,9 +57,9 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.settle(e)
 	}
 	if e.lease != nil && q.free(kind) && !q.waiting() {
-		q.grant(c, kind)
-		c.since = sessfs.Boottime()
-		s, sure := c.news()
+		now := sessfs.Boottime()
+		c.hold(kind, now)
+		s, sure := c.news(now)
 		mu.Unlock()
 		if sure {
 			return s, nil
@@ -75,10 +75,33 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.leases.Add(-1) // the place was an absent waiter's
 	}
 	if e.lease == nil && !e.acquiring {
-		m.acquire(e, 0)
+		m.acquire(e)
 	}
 	mu.Unlock()
 	return c.await(ctx, w)
+}
+
+// LockAtOnce implements sessfs.Claim.
+func (c *claim) LockAtOnce(kind sessfs.LockKind) bool {
+	m, e := c.m, c.e
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	m.checkDeadline(e)
+	now := sessfs.Boottime()
+	if c.usable() != nil || e.lease == nil || !e.queue.free(kind) || e.queue.waiting() || e.queue.holds(c) || now >= e.sure || c.seen != e.current {
+		return false
+	}
+	c.hold(kind, now)
+	return true
+}
+
+// hold makes c a holder of the lease that is here. The caller holds the shard's mu, and has seen that the lock is free.
+func (c *claim) hold(kind sessfs.LockKind, now int64) {
+	e := c.e
+	c.m.use(e, now)
+	e.queue.grant(c, kind)
+	c.since = now
+	e.unasked, e.stored, e.unmarked = 0, 0, false
 }
 
 // usable tells why the claim must not be used. The caller holds the shard's mu.
@@ -93,10 +116,9 @@ func (c *claim) usable() error {
 }
 
 // news returns what the new holder has not seen yet, and whether that is sure. The caller holds the shard's mu.
-func (c *claim) news() (*sessfs.Session, bool) {
+func (c *claim) news(now int64) (*sessfs.Session, bool) {
 	e := c.e
-	e.unasked, e.committed = 0, false
-	if !e.sure || e.current == nil {
+	if now >= e.sure {
 		return nil, false
 	}
 	if c.seen == e.current {
@@ -183,7 +205,7 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 		return nil, c.err
 	}
 	if e.lease == lease {
-		e.current, e.sure, c.seen = s, true, s
+		e.current, e.sure, c.seen = s, forever, s
 	}
 	return s, nil
 }
@@ -197,14 +219,10 @@ func (c *claim) Unlock() {
 
 // release gives c's lock up. The caller holds the shard's mu.
 func (c *claim) release() {
-	e := c.e
-	if !e.queue.release(c) {
-		return
+	if c.e.queue.release(c) {
+		c.m.released(c.e)
+		c.m.settle(c.e)
 	}
-	// An unlocked destroy by another host is possible at any time: what was read is old news for the next holder;
-	// what was stored just now is not.
-	e.sure = e.sure && e.committed
-	c.m.settle(e)
 }
 
 // Commit implements sessfs.Claim.
@@ -222,16 +240,22 @@ func (c *claim) Commit(ctx context.Context, base *sessfs.Session, attr sessfs.At
 		lease = e.lease
 	}
 	mu.Unlock()
-	s, err := m.count(m.b.Commit(ctx, e.id, base, attr, data, lease))
+	sent := sessfs.Boottime()
+	var s *sessfs.Session
+	var err error
+	if holds {
+		s, err = m.commit(ctx, e, lease, base, attr, data)
+	} else {
+		s, err = m.count(m.b.Commit(ctx, e.id, base, attr, data, nil))
+	}
 	mu.Lock()
 	defer mu.Unlock()
-	m.committed(e, lease, s, err)
 	if err == nil {
 		c.seen = s
 		if holds && e.lease == lease {
-			e.committed = true
+			e.stored = sent
 		} else {
-			e.sure = false
+			m.distrust(e)
 		}
 	}
 	return s, err
@@ -276,10 +300,8 @@ func (c *claim) Close() {
 	}
 	e.refs--
 	if e.queue.release(c) {
-		e.sure = e.sure && e.committed
+		m.released(e)
 	}
 	m.settle(e)
-	if e.refs == 0 && e.lease == nil {
-		delete(e.shard.entries, e.id)
-	}
+	e.drop()
 }

@@ -3,7 +3,7 @@ package locking
 import "sync/atomic"
 
 type counters struct {
-	claims, leases, waiting         atomic.Int64
+	claims, leases, kept, waiting   atomic.Int64
 	waits, commits, conflicts, lost atomic.Uint64
 	longestNs                       atomic.Int64
 }

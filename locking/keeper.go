@@ -8,7 +8,7 @@ import (
 )
 
 // keepEvery is how often leases are looked after: unasked ones go back, used ones are renewed, places kept for
-// interrupted waits end.
+// interrupted waits end. Where leases are kept it is done every lookMin.
 const keepEvery = 20 * time.Millisecond
 
 // watch tells the keeper that there is one lease or absent waiter more. The caller holds a shard's mu.
@@ -30,50 +30,70 @@ func (m *Manager) keep() {
 			return
 		case <-m.wake:
 		}
-		tick := time.NewTicker(keepEvery)
-		for m.leases.Load() > 0 && m.ctx.Err() == nil {
+		every := keepEvery
+		tick := time.NewTicker(every)
+		for first := 0; m.leases.Load() > 0 && m.ctx.Err() == nil; first++ {
 			select {
 			case <-m.ctx.Done():
+				continue
 			case <-tick.C:
-				for i := range m.shards {
-					m.keepShard(&m.shards[i])
-				}
+			}
+			var due []*sessfs.Lease
+			for i := range m.shards { // in turn: a look has room for so many
+				due = m.keepShard(&m.shards[(first+i)%shards], due)
+			}
+			m.startLook(due)
+			want := keepEvery
+			if m.watched.Load() > 0 {
+				want = lookMin
+			}
+			if every != want {
+				every = want
+				tick.Reset(every)
 			}
 		}
 		tick.Stop()
 	}
 }
 
-func (m *Manager) keepShard(s *shard) {
+// keepShard looks after the leases of a shard. It appends those to due that are to be looked at for a mark.
+func (m *Manager) keepShard(s *shard, due []*sessfs.Lease) []*sessfs.Lease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := sessfs.Boottime()
 	for _, e := range s.entries {
 		m.take(e, func(w *waiter) bool { return w.absent != 0 && w.absent < now })
+		if e.yield != 0 && now >= e.yield {
+			e.yield = 0
+			m.leases.Add(-1)
+		}
 		m.checkDeadline(e)
 		if e.lease == nil {
+			e.drop()
 			continue
 		}
-		if now >= e.renewAt && !e.renewing {
-			e.renewing = true
-			e.refs++
-			lease := e.lease
-			m.running.Add(1)
-			go func() {
-				defer m.running.Done()
-				m.renew(e, lease)
-			}()
+		if now >= e.renewAt && !e.kept {
+			m.startRenewal(e)
 		}
 		if len(e.queue.holders) == 0 {
 			m.settle(e)
 		}
+		switch {
+		case e.lease == nil || e.lease.Keep == 0 || now < e.lookAt:
+		case e.kept && !m.b.Unbroken(e.lease):
+			m.giveBack(e)
+		case len(due) < maxLook:
+			due = append(due, e.lease)
+		}
 	}
+	return due
 }
 
 // Stats are figures since the start, but for those that say "now".
 type Stats struct {
 	Claims      int64         `json:"claims"`  // open file descriptions now
 	Leases      int64         `json:"leases"`  // locks this host has now
+	Kept        int64         `json:"kept"`    // those of them that nobody uses
 	Waiting     int64         `json:"waiting"` // calls that wait for a lock now
 	Waits       uint64        `json:"waits"`   // calls that had to wait
 	LongestWait time.Duration `json:"longest_wait_ns"`
@@ -85,7 +105,7 @@ type Stats struct {
 // Stats returns the figures.
 func (m *Manager) Stats() Stats {
 	c := &m.counters
-	return Stats{Claims: c.claims.Load(), Leases: c.leases.Load(), Waiting: c.waiting.Load(), Waits: c.waits.Load(),
+	return Stats{Claims: c.claims.Load(), Leases: c.leases.Load(), Kept: c.kept.Load(), Waiting: c.waiting.Load(), Waits: c.waits.Load(),
 		LongestWait: time.Duration(c.longestNs.Load()), Commits: c.commits.Load(), Conflicts: c.conflicts.Load(), LocksLost: c.lost.Load()}
 }
 

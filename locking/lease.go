@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"time"
 
 	"sessfs"
 )
@@ -22,33 +20,80 @@ func (m *Manager) checkDeadline(e *entry) {
 	}
 }
 
-// adopt notes a lease that was won, and what was read under it.
-func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session) {
+// adopt notes a lease that was won, and what was read under it by a question sent at asked.
+func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session, asked int64) {
 	e.lease = l
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
-	e.handOvers = 0
-	e.current, e.sure, e.committed = v, true, false
+	e.handOvers, e.turn = 0, 1
+	e.current, e.asked, e.sure = v, asked, forever
+	e.used, e.lookAt = e.leasedAt, e.leasedAt+int64(lookMin)
 	m.counters.leases.Add(1)
+	if l.Keep > 0 {
+		m.watched.Add(1)
+	}
 	m.watch()
 }
 
 // forget ends the lease here.
 func (m *Manager) forget(e *entry) {
-	e.lease, e.current, e.sure, e.committed = nil, nil, false, false
+	m.unkeep(e)
+	if e.lease.Keep > 0 {
+		m.watched.Add(-1)
+	}
+	e.lease, e.current, e.sure = nil, nil, 0
+	e.stored, e.unmarked, e.marked, e.waited = 0, false, false, false
 	m.counters.leases.Add(-1)
 	m.leases.Add(-1)
 }
 
-// giveBack frees the lease for other hosts.
+// giveBack frees the lease for other hosts. Where one of them waits it has the next turn.
 func (m *Manager) giveBack(e *entry) {
 	if e.lease == nil {
 		return
 	}
-	m.b.Unlock(e.lease)
+	if e.marked {
+		m.yield(e)
+	}
+	lease := e.lease
+	if e.yield != 0 {
+		l := *lease
+		l.Marked = true
+		lease = &l
+	}
+	m.b.Unlock(lease)
 	m.forget(e)
-	if e.refs == 0 {
-		delete(e.shard.entries, e.id)
+	e.drop()
+}
+
+// yield leaves the lock, which is about to be given back, to other hosts for as long as they may need to notice.
+func (m *Manager) yield(e *entry) {
+	now := sessfs.Boottime()
+	p := pace{shortest: m.opts.PollMin, longest: m.opts.PollMax, since: e.leasedAt}
+	if e.yield == 0 {
+		m.watch() // for its end
+	}
+	e.yield = now + int64(2*p.next("", now)+m.opts.PollMin)
+}
+
+// released notes that the lock was given up here. An unlocked destroy by another host is possible at any time: what was
+// read is old news for the next holder, but where destroy waits for those who keep the lease; what was stored just now
+// is not.
+func (m *Manager) released(e *entry) {
+	until := m.keepEnd(e)
+	if e.stored != 0 {
+		until = max(until, e.stored+int64(fresh))
+	}
+	e.sure = min(e.sure, until)
+	e.used = sessfs.Boottime()
+	e.lookAt = min(e.lookAt, e.used+int64(lookMin))
+}
+
+// distrust makes the next holder read.
+func (m *Manager) distrust(e *entry) {
+	e.sure = 0
+	if e.kept {
+		m.giveBack(e)
 	}
 }
 
@@ -74,20 +119,21 @@ func (m *Manager) lose(e *entry, err error) {
 func (m *Manager) settle(e *entry) {
 	if e.lease == nil {
 		if e.queue.waiting() && !e.acquiring {
-			m.acquire(e, 0)
-		}
-		return
-	}
-	if !e.queue.waiting() {
-		if len(e.queue.holders) == 0 && (e.refs == 0 || e.unasked <= sessfs.Boottime()) {
-			m.giveBack(e)
+			m.acquire(e)
 		}
 		return
 	}
 	now := sessfs.Boottime()
-	if len(e.queue.holders) == 0 && e.handOvers > 0 && (e.handOvers >= m.opts.HandOvers || now-e.leasedAt > int64(m.opts.Hold)) {
+	if !e.queue.waiting() {
+		if len(e.queue.holders) == 0 && (e.refs == 0 || e.unasked <= now) && !m.keepIdle(e, now) {
+			m.giveBack(e)
+		}
+		return
+	}
+	if len(e.queue.holders) == 0 && e.handOvers > 0 && m.hadTurn(e, now) {
+		m.yield(e)
 		m.giveBack(e)
-		m.acquire(e, 2*m.opts.PollMin+rand.N(2*m.opts.PollMin+1))
+		m.acquire(e)
 		return
 	}
 	if granted := e.queue.next(); len(granted) > 0 {
@@ -96,20 +142,37 @@ func (m *Manager) settle(e *entry) {
 	}
 }
 
+// hadTurn tells whether the lease is to go back although more claims of this host wait for it: after some hand-overs
+// where others wait too, or may wait, since the last holder's commit did not show that nobody does; after a long time in
+// any case, for hosts whose marks do not get through.
+func (m *Manager) hadTurn(e *entry, now int64) bool {
+	age := now - e.leasedAt
+	if e.unmarked && !e.marked {
+		return age > longTurn*int64(m.opts.Hold)
+	}
+	// Fewer hand-overs than would give most claims that waited a second one: then the common wait is a short one, within
+	// this host's turn, and the wait for the turn many times as long.
+	return e.handOvers >= min(m.opts.HandOvers, 2*e.turn-2) || age > int64(m.opts.Hold)
+}
+
+// longTurn is so many Holds.
+const longTurn = 100
+
 // answer tells waiters that they hold the lock now.
 func (m *Manager) answer(e *entry, granted []*waiter) {
 	now := sessfs.Boottime()
 	for _, w := range granted {
 		w.claim.since = now
 		var s *sessfs.Session
-		if e.sure {
+		if now < e.sure {
 			s = e.current
 			w.claim.seen = s
 		}
 		w.granted <- grant{session: s}
 	}
 	if len(granted) > 0 {
-		e.unasked, e.committed = 0, false
+		m.use(e, now)
+		e.unasked, e.stored, e.unmarked = 0, 0, false
 	}
 }
 
@@ -133,117 +196,19 @@ func (m *Manager) take(e *entry, out func(*waiter) bool) []*waiter {
 	return taken
 }
 
-// acquire starts the wait for the lease, for all waiters of the session together. It is not called while one runs.
-func (m *Manager) acquire(e *entry, delay time.Duration) {
-	if m.ctx.Err() != nil {
-		m.failWaiters(e, sessfs.ErrClosed)
+// startRenewal renews the lease in the background.
+func (m *Manager) startRenewal(e *entry) {
+	if e.renewing || m.ctx.Err() != nil {
 		return
 	}
-	e.acquiring = true
+	e.renewing = true
 	e.refs++
+	lease := e.lease
 	m.running.Add(1)
 	go func() {
 		defer m.running.Done()
-		m.wait(e, delay)
-		e.shard.mu.Lock()
-		defer e.shard.mu.Unlock()
-		e.acquiring = false
-		m.settle(e)
-		e.done()
+		m.renew(e, lease)
 	}()
-}
-
-// wait tries and polls until the lease is here, nobody waits any more, or the servers fail. Called without the mutex.
-func (m *Manager) wait(e *entry, delay time.Duration) {
-	start, warned := time.Now(), false
-	interval := m.opts.PollMin
-	for {
-		if delay > 0 {
-			select {
-			case <-m.ctx.Done():
-				return
-			case <-time.After(delay):
-			}
-		}
-		held, wanted := m.attempt(e)
-		if held || !wanted {
-			return
-		}
-		for {
-			if time.Since(start) > 100*m.opts.PollMin {
-				interval = min(interval*3/2, m.opts.PollMax)
-			}
-			select {
-			case <-m.ctx.Done():
-				return
-			case <-time.After(interval/2 + rand.N(interval)):
-			}
-			if !m.wanted(e) {
-				return
-			}
-			h, err := m.b.Locked(m.ctx, e.id)
-			if err != nil {
-				m.failAll(e, err)
-				return
-			}
-			if h == nil {
-				break
-			}
-			if !warned && time.Since(start) > m.opts.WarnAfter {
-				warned = true
-				m.opts.Log.Warn("a session's lock is waited for", "session", e.id.Hash(), "for", time.Since(start).Round(time.Millisecond),
-					"holder_host", h.Host, "holder_pid", h.PID, "held_since", h.Since)
-			}
-		}
-		delay = 0
-	}
-}
-
-// attempt tries once for the lease. Called without the mutex.
-func (m *Manager) attempt(e *entry) (held, wanted bool) {
-	e.shard.mu.Lock()
-	var pid uint32
-	for _, w := range e.queue.waiters {
-		if w.absent == 0 {
-			pid = w.claim.pid
-			break
-		}
-	}
-	e.shard.mu.Unlock()
-	lease, v, err := m.b.TryLock(m.ctx, e.id, m.holder(pid))
-	if err != nil {
-		m.failAll(e, err)
-		return false, false
-	}
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	if lease != nil {
-		m.adopt(e, lease, v)
-		if granted := e.queue.next(); len(granted) > 0 {
-			m.answer(e, granted)
-		}
-		return true, true
-	}
-	for _, w := range m.take(e, func(w *waiter) bool { return w.try }) {
-		w.granted <- grant{err: fmt.Errorf("session %s: %w", e.id.Hash(), sessfs.ErrLocked)}
-	}
-	return false, e.queue.waiting()
-}
-
-func (m *Manager) wanted(e *entry) bool {
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	return e.queue.waiting()
-}
-
-// failAll ends all waits because the servers failed. Called without the mutex.
-func (m *Manager) failAll(e *entry, err error) {
-	if m.ctx.Err() != nil {
-		err = sessfs.ErrClosed
-	}
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	m.failWaiters(e, err)
 }
 
 // renew keeps a lease that is in use. Called without the mutex.

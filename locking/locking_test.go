@@ -21,19 +21,32 @@ const id = sessfs.ID("sess_test")
 
 var ctx = context.Background()
 
-func servers(t *testing.T) *memory.Backend {
+func servers(t testing.TB) *memory.Backend {
 	b := memory.New(memory.Options{Lifetime: time.Minute, Lease: 2 * time.Second, MaxSize: 1 << 20})
 	t.Cleanup(func() { b.Close() })
 	return b
 }
 
-func host(t *testing.T, b sessfs.Backend, name string) *Manager {
-	m := New(b, Options{Host: name, Settings: Settings{Lease: 2 * time.Second}})
-	t.Cleanup(m.Close)
+// world is a test with lock.keep off or on.
+type world struct {
+	*testing.T
+	keep time.Duration
+}
+
+// eachKeep runs a test without kept leases and with them: all promises hold either way.
+func eachKeep(t *testing.T, test func(t world)) {
+	for _, keep := range []time.Duration{0, 400 * time.Millisecond} {
+		t.Run("keep="+keep.String(), func(t *testing.T) { test(world{t, keep}) })
+	}
+}
+
+func (w world) host(b sessfs.Backend, name string) *Manager {
+	m := New(b, Options{Host: name, Settings: Settings{Lease: 2 * time.Second, Keep: w.keep}})
+	w.Cleanup(m.Close)
 	return m
 }
 
-func mustOpen(t *testing.T, m *Manager, intent bool) (sessfs.Claim, *sessfs.Session) {
+func mustOpen(t testing.TB, m *Manager, intent bool) (sessfs.Claim, *sessfs.Session) {
 	t.Helper()
 	c, s, err := m.Open(ctx, id, intent, 1)
 	if err != nil {
@@ -68,13 +81,15 @@ func increment(m *Manager, holding *atomic.Int32) error {
 	return err
 }
 
-func TestIncrementsOverThreeHosts(t *testing.T) {
+func TestIncrementsOverThreeHosts(t *testing.T) { eachKeep(t, testIncrementsOverThreeHosts) }
+
+func testIncrementsOverThreeHosts(t world) {
 	b := servers(t)
 	var wg sync.WaitGroup
 	var holding atomic.Int32
 	const each = 60
 	for _, name := range []string{"a", "b", "c"} {
-		m := host(t, b, name)
+		m := t.host(b, name)
 		for range 3 {
 			wg.Add(1)
 			go func() {
@@ -95,9 +110,11 @@ func TestIncrementsOverThreeHosts(t *testing.T) {
 	}
 }
 
-func TestUnaskedLeaseGoesBack(t *testing.T) {
+func TestUnaskedLeaseGoesBack(t *testing.T) { eachKeep(t, testUnaskedLeaseGoesBack) }
+
+func testUnaskedLeaseGoesBack(t world) {
 	b := servers(t)
-	c, _ := mustOpen(t, host(t, b, "a"), true)
+	c, _ := mustOpen(t, t.host(b, "a"), true)
 	defer c.Close()
 	if h, _ := b.Locked(ctx, id); h == nil {
 		t.Fatal("open for writing took no lease")
@@ -111,7 +128,7 @@ func TestUnaskedLeaseGoesBack(t *testing.T) {
 	}
 }
 
-func poll(t *testing.T, limit time.Duration, done func() bool) {
+func poll(t testing.TB, limit time.Duration, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -120,18 +137,22 @@ func poll(t *testing.T, limit time.Duration, done func() bool) {
 	}
 }
 
-func TestReadersTakeNoLease(t *testing.T) {
+func TestReadersTakeNoLease(t *testing.T) { eachKeep(t, testReadersTakeNoLease) }
+
+func testReadersTakeNoLease(t world) {
 	b := servers(t)
-	c, _ := mustOpen(t, host(t, b, "a"), false)
+	c, _ := mustOpen(t, t.host(b, "a"), false)
 	defer c.Close()
 	if h, _ := b.Locked(ctx, id); h != nil {
 		t.Fatal("an open for reading took the lease")
 	}
 }
 
-func TestSharedAndTry(t *testing.T) {
+func TestSharedAndTry(t *testing.T) { eachKeep(t, testSharedAndTry) }
+
+func testSharedAndTry(t world) {
 	b := servers(t)
-	m := host(t, b, "a")
+	m := t.host(b, "a")
 	one, _ := mustOpen(t, m, true)
 	two, _ := mustOpen(t, m, true)
 	defer one.Close()
@@ -151,7 +172,7 @@ func TestSharedAndTry(t *testing.T) {
 	if _, err := one.Lock(ctx, sessfs.Shared, false); !errors.Is(err, sessfs.ErrLocked) {
 		t.Fatalf("shared against exclusive: %v, want ErrLocked", err)
 	}
-	other, _ := mustOpen(t, host(t, b, "b"), true)
+	other, _ := mustOpen(t, t.host(b, "b"), true)
 	defer other.Close()
 	if _, err := other.Lock(ctx, sessfs.Exclusive, false); !errors.Is(err, sessfs.ErrLocked) {
 		t.Fatalf("another host: %v, want ErrLocked", err)
@@ -161,14 +182,16 @@ func TestSharedAndTry(t *testing.T) {
 	}
 }
 
-func TestCancelledWaitEndsAtOnce(t *testing.T) {
+func TestCancelledWaitEndsAtOnce(t *testing.T) { eachKeep(t, testCancelledWaitEndsAtOnce) }
+
+func testCancelledWaitEndsAtOnce(t world) {
 	b := servers(t)
-	holder, _ := mustOpen(t, host(t, b, "a"), true)
+	holder, _ := mustOpen(t, t.host(b, "a"), true)
 	defer holder.Close()
 	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
 	}
-	c, _ := mustOpen(t, host(t, b, "b"), true)
+	c, _ := mustOpen(t, t.host(b, "b"), true)
 	defer c.Close()
 	waiting, cancel := context.WithCancel(ctx)
 	time.AfterFunc(20*time.Millisecond, cancel)
@@ -176,7 +199,7 @@ func TestCancelledWaitEndsAtOnce(t *testing.T) {
 	if _, err := c.Lock(waiting, sessfs.Exclusive, true); !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v, want Canceled", err)
 	}
-	if time.Since(start) > time.Second {
+	if time.Since(start) > 5*time.Second { // the holder goes on
 		t.Fatal("a cancelled wait lasted", time.Since(start))
 	}
 	if c.Err() != nil {
@@ -207,16 +230,18 @@ func (d *deaf) Unlock(l *sessfs.Lease) {
 	}
 }
 
-func TestLostLeasePoisonsItsHolder(t *testing.T) {
+func TestLostLeasePoisonsItsHolder(t *testing.T) { eachKeep(t, testLostLeasePoisonsItsHolder) }
+
+func testLostLeasePoisonsItsHolder(t world) {
 	b := servers(t)
 	cut := &deaf{Backend: b}
-	frozen, s := mustOpen(t, host(t, cut, "a"), true)
+	frozen, s := mustOpen(t, t.host(cut, "a"), true)
 	defer frozen.Close()
 	if _, err := frozen.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
 	}
 	cut.cut.Store(true)
-	next, _ := mustOpen(t, host(t, b, "b"), true)
+	next, _ := mustOpen(t, t.host(b, "b"), true)
 	defer next.Close()
 	start := time.Now()
 	fresh, err := next.Lock(ctx, sessfs.Exclusive, true)
@@ -234,9 +259,11 @@ func TestLostLeasePoisonsItsHolder(t *testing.T) {
 	}
 }
 
-func TestRenewedLeaseStands(t *testing.T) {
+func TestRenewedLeaseStands(t *testing.T) { eachKeep(t, testRenewedLeaseStands) }
+
+func testRenewedLeaseStands(t world) {
 	b := servers(t)
-	c, s := mustOpen(t, host(t, b, "a"), true)
+	c, s := mustOpen(t, t.host(b, "a"), true)
 	defer c.Close()
 	if _, err := c.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
@@ -251,9 +278,11 @@ func TestRenewedLeaseStands(t *testing.T) {
 	}
 }
 
-func TestWaiterReadsAgain(t *testing.T) {
+func TestWaiterReadsAgain(t *testing.T) { eachKeep(t, testWaiterReadsAgain) }
+
+func testWaiterReadsAgain(t world) {
 	b := servers(t)
-	one, two := host(t, b, "a"), host(t, b, "b")
+	one, two := t.host(b, "a"), t.host(b, "b")
 	holder, s := mustOpen(t, one, true)
 	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
@@ -281,14 +310,50 @@ func TestWaiterReadsAgain(t *testing.T) {
 	}
 }
 
-func TestWaitLimit(t *testing.T) {
+// P8: who holds the lock for long after its last write does not leave a session behind that was destroyed meanwhile.
+func TestLateHandOverReads(t *testing.T) { eachKeep(t, testLateHandOverReads) }
+
+func testLateHandOverReads(t world) {
 	b := servers(t)
-	holder, _ := mustOpen(t, host(t, b, "a"), true)
+	m := t.host(b, "a")
+	holder, s := mustOpen(t, m, true)
+	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holder.Commit(ctx, s, s.Attr, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	next, _ := mustOpen(t, m, true)
+	defer next.Close()
+	got := make(chan *sessfs.Session, 1)
+	go func() {
+		s, err := next.Lock(ctx, sessfs.Exclusive, true)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- s
+	}()
+	poll(t, 10*time.Second, func() bool { return m.Stats().Waiting == 1 })
+	if existed, err := t.host(b, "b").Destroy(ctx, id); !existed || err != nil {
+		t.Fatal(existed, err)
+	}
+	time.Sleep(2 * fresh)
+	holder.Close()
+	if s := <-got; s == nil || s.State != sessfs.Destroyed {
+		t.Errorf("the next holder was given %+v", s)
+	}
+}
+
+func TestWaitLimit(t *testing.T) { eachKeep(t, testWaitLimit) }
+
+func testWaitLimit(t world) {
+	b := servers(t)
+	holder, _ := mustOpen(t, t.host(b, "a"), true)
 	defer holder.Close()
 	if _, err := holder.Lock(ctx, sessfs.Exclusive, true); err != nil {
 		t.Fatal(err)
 	}
-	m := host(t, b, "b")
+	m := t.host(b, "b")
 	m.Reconfigure(Settings{Lease: 2 * time.Second, Wait: 50 * time.Millisecond})
 	c, _ := mustOpen(t, m, true)
 	defer c.Close()

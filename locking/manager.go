@@ -2,19 +2,20 @@
 //
 // Two levels: a lease, which this host has or has not, excludes other hosts; a queue orders the claims (open file
 // descriptions) of this host that share the lease. A lease that OPEN won belongs to the host: whichever claim asks for
-// the lock first gets it, and the lease goes back when nobody has asked for a moment, when the last user is done, or
-// after some hand-overs, so that other hosts get their turn.
+// the lock first gets it, and the lease goes back when nobody has asked for a moment, when the last user is done (or some
+// time after that: kept.go), or after some hand-overs where other hosts wait (marks.go), so that they get their turn.
 //
-// Order of locks: shard.mu is the only one here. Of the Backend only Unlock, which does not wait, is called under it.
+// Order of locks: shard.mu is the only one here. Of the Backend only what does not wait is called under it: Unlock,
+// Answer and Unbroken.
 // Goroutines: the keeper and the waits and renewals it starts; Close ends them all.
 package locking
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,11 +29,13 @@ type Options struct {
 	Settings
 	Log *slog.Logger
 
-	HandOvers int           // local hand-overs before the lease goes back to the servers; default 8
+	HandOvers int           // local hand-overs before the lease goes to other hosts that wait for it; default 8
 	Hold      time.Duration // the same as a time; default 50 ms
 	Unasked   time.Duration // how long a lease that OPEN won is kept for a claim that does not ask; default 100 ms
-	PollMin   time.Duration // first interval of a wait for another host; default 1 ms
+	PollMin   time.Duration // shortest interval of a wait for another host; default 1 ms
 	PollMax   time.Duration // longest interval; default 25 ms
+	KeptMax   int           // leases that are kept; default 1024
+	KeptBytes int64         // bytes of their sessions; default 32 MiB
 	WarnAfter time.Duration // a wait longer than this is logged; default 5 s
 }
 
@@ -40,7 +43,14 @@ type Options struct {
 type Settings struct {
 	Lease time.Duration // life of a lease that is not renewed
 	Wait  time.Duration // longest wait for a lock; 0: as long as it takes
+	Keep  time.Duration // how long a lease that nobody here uses is kept, and its session served from memory; 0: not at all
 }
+
+// fresh is for how long what this host read or stored under its lease is shown to an opener that will ask for the lock,
+// and what a holder stored is given to the next one, without a round trip.
+const fresh = 20 * time.Millisecond
+
+const forever = math.MaxInt64
 
 const shards = 64
 
@@ -53,7 +63,11 @@ type Manager struct {
 	shards   [shards]shard
 	counters counters
 
-	leases  atomic.Int64  // that the keeper must look after, and absent waiters
+	leases  atomic.Int64  // that the keeper must look after, absent waiters and turns left to others
+	watched atomic.Int64  // leases that are looked after for marks
+	looking atomic.Bool   // such a look is under way
+	commits atomic.Uint64 // tells which commits look for a mark
+	kept    atomic.Int64  // bytes of sessions whose leases are kept
 	wake    chan struct{} // capacity 1: leases is not 0 any more
 	ctx     context.Context
 	end     context.CancelFunc
@@ -63,6 +77,7 @@ type Manager struct {
 type shard struct {
 	mu      sync.Mutex
 	entries map[sessfs.ID]*entry // guarded by mu, with all that is in them
+	kept    []*entry             // whose lease is kept, the oldest first; guarded by mu
 }
 
 // entry is a session that has claims here. Guarded by its shard's mu.
@@ -76,14 +91,27 @@ type entry struct {
 	leasedAt  int64         // Boottime
 	renewAt   int64
 	renewing  bool
-	acquiring bool // an attempt to get the lease is under way, or a wait for it
+	lost      int64 // when an attempt to get the lease last failed
+	acquiring bool  // an attempt to get the lease is under way, or a wait for it
 	handOvers int
+	turn      int   // claims that waited when the lease came
 	unasked   int64 // until when the lease stays for an opener that has not asked
+	yield     int64 // until when the lock, which this host has just had, is left to others; 0: it is not
 
-	// current is what was last read or stored under this lease; sure while nothing speaks against it.
-	current   *sessfs.Session
-	sure      bool
-	committed bool // the present holder has stored
+	// current is what was last read or stored under this lease. Until sure (Boottime) it is given to the next holder
+	// without a read.
+	current  *sessfs.Session
+	sure     int64
+	asked    int64 // when the question was sent whose answer last showed current, and no mark
+	stored   int64 // when the present holder sent what it has stored; 0: nothing
+	unmarked bool  // and nobody elsewhere waited then
+	marked   bool  // somebody elsewhere wants this lease
+	waited   bool  // this lease was waited for
+
+	kept   bool  // nobody here uses the lease, which is kept: see kept.go
+	size   int64 // of the session that is kept
+	used   int64 // when somebody began or ended using it
+	lookAt int64 // when the next look for a mark is due
 }
 
 var _ sessfs.Store = (*Manager)(nil)
@@ -95,6 +123,8 @@ func New(b sessfs.Backend, o Options) *Manager {
 	setDefault(&o.Unasked, 100*time.Millisecond)
 	setDefault(&o.PollMin, time.Millisecond)
 	setDefault(&o.PollMax, 25*time.Millisecond)
+	setDefault(&o.KeptMax, 1024)
+	setDefault(&o.KeptBytes, 32<<20)
 	setDefault(&o.WarnAfter, 5*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -111,7 +141,7 @@ func New(b sessfs.Backend, o Options) *Manager {
 	return m
 }
 
-func setDefault[T int | time.Duration](p *T, v T) {
+func setDefault[T int | int64 | time.Duration](p *T, v T) {
 	if *p == 0 {
 		*p = v
 	}
@@ -156,13 +186,19 @@ func (s *shard) use(id sessfs.ID) *entry {
 
 // done ends one use of e. The caller holds e.shard.mu.
 func (e *entry) done() {
-	if e.refs--; e.refs == 0 && e.lease == nil {
+	e.refs--
+	e.drop()
+}
+
+// drop forgets e where nothing needs it any more. The caller holds e.shard.mu.
+func (e *entry) drop() {
+	if e.refs == 0 && e.lease == nil && e.yield == 0 {
 		delete(e.shard.entries, e.id)
 	}
 }
 
 func (m *Manager) holder(pid uint32) sessfs.Holder {
-	return sessfs.Holder{Host: m.opts.Host, Boot: m.opts.Boot, PID: pid, Since: time.Now()}
+	return sessfs.Holder{Host: m.opts.Host, Boot: m.opts.Boot, PID: pid, Since: time.Now(), Keep: m.settings.Load().Keep}
 }
 
 // Open implements sessfs.Store.
@@ -171,12 +207,23 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	s.mu.Lock()
 	e := s.use(id)
 	c := &claim{m: m, e: e, pid: pid}
-	try := intent && e.lease == nil && !e.acquiring && !e.queue.waiting()
+	now := sessfs.Boottime()
+	if e.kept && !m.servable(e, now) {
+		m.giveBack(e)
+	}
+	try := intent && e.lease == nil && !e.acquiring && !e.queue.waiting() && now >= e.yield
 	if intent {
 		// A lease that is here stays for this opener, who will ask for the lock.
 		e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 	}
 	e.acquiring = e.acquiring || try
+	if intent && m.servable(e, now) {
+		defer s.mu.Unlock()
+		m.use(e, now)
+		c.seen = e.current
+		m.counters.claims.Add(1)
+		return c, e.current, nil
+	}
 	s.mu.Unlock()
 
 	var lease *sessfs.Lease
@@ -192,9 +239,11 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	if try {
 		e.acquiring = false
 		if lease != nil {
-			m.adopt(e, lease, v)
+			m.adopt(e, lease, v, now)
 			e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 			c.seen = v
+		} else {
+			e.lost = sessfs.Boottime()
 		}
 		m.settle(e)
 	}
@@ -208,74 +257,17 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 
 // Read implements sessfs.Store.
 func (m *Manager) Read(ctx context.Context, id sessfs.ID) (*sessfs.Session, error) {
-	return m.b.Read(ctx, id)
-}
-
-// Commit implements sessfs.Store.
-func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session, attr sessfs.Attr, data []byte) (*sessfs.Session, error) {
-	s := m.shard(id)
-	s.mu.Lock()
-	e := s.use(id)
-	lease := e.lease
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		e.done()
-		s.mu.Unlock()
-	}()
-	if lease == nil {
-		own, _, err := m.b.TryLock(ctx, id, m.holder(0))
-		if err != nil {
-			return nil, err
-		}
-		if own == nil {
-			return nil, fmt.Errorf("changing session %s: %w", id.Hash(), sessfs.ErrLocked)
-		}
-		defer m.b.Unlock(own)
-		return m.count(m.b.Commit(ctx, id, base, attr, data, own))
+	v, err := m.b.Read(ctx, id)
+	if err != nil {
+		return nil, err
 	}
-	v, err := m.count(m.b.Commit(ctx, id, base, attr, data, lease))
+	s := m.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.committed(e, lease, v, err)
-	return v, err
-}
-
-func (m *Manager) count(v *sessfs.Session, err error) (*sessfs.Session, error) {
-	switch {
-	case err == nil:
-		m.counters.commits.Add(1)
-	case errors.Is(err, sessfs.ErrConflict):
-		m.counters.conflicts.Add(1)
+	if e := s.entries[id]; e != nil && e.current != nil && e.current.Version != v.Version {
+		m.distrust(e)
 	}
-	return v, err
-}
-
-// committed notes what a commit under lease brought. The caller holds the shard's mu.
-func (m *Manager) committed(e *entry, lease *sessfs.Lease, v *sessfs.Session, err error) {
-	if lease == nil || e.lease != lease {
-		return
-	}
-	switch {
-	case err == nil:
-		e.current, e.sure = v, true
-	case errors.Is(err, sessfs.ErrLockLost):
-		m.lose(e, err)
-	default:
-		e.sure = false
-	}
-}
-
-// Destroy implements sessfs.Store.
-func (m *Manager) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
-	existed, err := m.b.Destroy(ctx, id)
-	s := m.shard(id)
-	s.mu.Lock()
-	if e := s.entries[id]; e != nil {
-		e.sure, e.committed = false, false
-	}
-	s.mu.Unlock()
-	return existed, err
+	return v, nil
 }
 
 // List implements sessfs.Store.

@@ -114,6 +114,16 @@ func (q *queue) next() (granted []*waiter) {
 	return granted
 }
 
+// count is the number of calls of Lock that are waiting, the absent ones apart.
+func (q *queue) count() (n int) {
+	for _, w := range q.waiters {
+		if w.absent == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // waiting reports whether a call of Lock is waiting, the absent ones apart.
 func (q *queue) waiting() bool {
 	for _, w := range q.waiters {

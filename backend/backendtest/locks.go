@@ -132,7 +132,7 @@ func (e *env) expiredWhileLocked() {
 func (e *env) expires() {
 	s := e.commit("sess_a", &sessfs.Session{}, []byte("x"), nil)
 	e.commit("sess_b", &sessfs.Session{}, []byte("x"), nil)
-	if _, err := e.b.Destroy(e.ctx, "sess_b"); err != nil {
+	if _, _, err := e.b.Destroy(e.ctx, "sess_b"); err != nil {
 		e.Fatal(err)
 	}
 	e.until("the session runs out", func() bool { return e.read("sess_a").State == sessfs.Missing })

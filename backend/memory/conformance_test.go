@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"testing"
+	"time"
 
 	"sessfs"
 	"sessfs/backend/backendtest"
@@ -9,8 +10,8 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) sessfs.Backend {
-		b := memory.New(memory.Options{Lifetime: backendtest.Lifetime, Lease: backendtest.Lease, MaxSize: backendtest.MaxSize})
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
+		b := memory.New(memory.Options{Lifetime: lifetime, Lease: backendtest.Lease, MaxSize: backendtest.MaxSize})
 		t.Cleanup(func() { b.Close() })
 		return b
 	})

@@ -41,11 +41,19 @@ type shard struct {
 	bytes int64               // guarded by mu
 }
 
-// item is a session and its lock; either may be absent.
+// item is a session, its lock and the mark of those who want it; each may be absent.
 type item struct {
 	session *sessfs.Session // nil: missing
 	expires time.Time
 	lock    *lock
+	mark    *mark
+}
+
+// mark says that somebody wants the lease with that token.
+type mark struct {
+	token    string
+	answered bool
+	until    int64 // Boottime
 }
 
 type lock struct {
@@ -95,7 +103,10 @@ func (s *shard) get(id sessfs.ID) *item {
 	if it.lock != nil && sessfs.Boottime() > it.lock.until {
 		it.lock = nil
 	}
-	if it.session == nil && it.lock == nil {
+	if it.mark != nil && sessfs.Boottime() > it.mark.until {
+		it.mark = nil
+	}
+	if it.session == nil && it.lock == nil && it.mark == nil {
 		delete(s.items, id)
 		return nil
 	}
@@ -145,7 +156,7 @@ func (b *Backend) TryLock(_ context.Context, id sessfs.ID, holder sessfs.Holder)
 	}
 	token := strconv.FormatUint(rand.Uint64(), 16)
 	it.lock = &lock{token: token, holder: holder, until: sent + int64(o.Lease)}
-	return &sessfs.Lease{ID: id, Token: token, Deadline: deadline(sent, o.Lease)}, v, nil
+	return &sessfs.Lease{ID: id, Token: token, Deadline: deadline(sent, o.Lease), Keep: holder.Keep}, v, nil
 }
 
 // Read implements sessfs.Backend.
@@ -161,11 +172,18 @@ func (b *Backend) Locked(_ context.Context, id sessfs.ID) (*sessfs.Holder, error
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it := s.get(id); it != nil && it.lock != nil {
-		h := it.lock.holder
-		return &h, nil
+	return s.holder(id), nil
+}
+
+// holder tells who has the lock; nil: nobody. The caller holds s.mu.
+func (s *shard) holder(id sessfs.ID) *sessfs.Holder {
+	it := s.get(id)
+	if it == nil || it.lock == nil {
+		return nil
 	}
-	return nil, nil
+	h := it.lock.holder
+	h.Token, h.Answered = it.lock.token, it.marks(it.lock.token) && it.mark.answered
+	return &h
 }
 
 // Commit implements sessfs.Backend.
@@ -184,6 +202,10 @@ func (b *Backend) Commit(_ context.Context, id sessfs.ID, base *sessfs.Session, 
 	// A session that ran out while its lock was held is stored again; a tombstone or another's session is not.
 	if old.Version != base.Version && !(old.State == sessfs.Missing && base.State == sessfs.Live && lease != nil) {
 		return nil, fmt.Errorf("storing a session: %w: version %d there, %d was read", sessfs.ErrConflict, old.Version.Counter, base.Version.Counter)
+	}
+	if lease != nil && lease.Look {
+		it := s.items[id]
+		lease.Marked = it.marks(lease.Token) && !it.mark.answered
 	}
 	next := &sessfs.Session{State: sessfs.Live, Version: nextVersion(base), Attr: attr, Data: data}
 	s.put(id, next, o.Lifetime)
@@ -233,27 +255,29 @@ func (b *Backend) Break(_ context.Context, id sessfs.ID) (*sessfs.Holder, error)
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it := s.get(id)
-	if it == nil || it.lock == nil {
+	h := s.holder(id)
+	if h == nil {
 		return nil, nil
 	}
-	h := it.lock.holder
-	it.lock = nil
+	s.items[id].lock = nil
+	if h.Keep > 0 {
+		s.setMark(id, h.Token)
+	}
 	s.get(id)
-	return &h, nil
+	return h, nil
 }
 
 // Destroy implements sessfs.Backend.
-func (b *Backend) Destroy(_ context.Context, id sessfs.ID) (bool, error) {
+func (b *Backend) Destroy(_ context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.read(id)
 	if old.State != sessfs.Live {
-		return false, nil
+		return false, s.holder(id), nil
 	}
 	s.put(id, &sessfs.Session{State: sessfs.Destroyed, Version: nextVersion(old)}, 2*b.opts.Load().Lifetime)
-	return true, nil
+	return true, s.holder(id), nil
 }
 
 // List implements sessfs.Backend. It copies a shard at a time.

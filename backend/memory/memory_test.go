@@ -47,14 +47,14 @@ func TestCommitIsConditional(t *testing.T) {
 
 func TestDestroyedStaysDestroyed(t *testing.T) {
 	b, ctx := open(t), context.Background()
-	if existed, _ := b.Destroy(ctx, "sess_a"); existed {
+	if existed, _, _ := b.Destroy(ctx, "sess_a"); existed {
 		t.Fatal("a missing session was destroyed")
 	}
 	live, err := b.Commit(ctx, "sess_a", &sessfs.Session{}, sessfs.Attr{}, []byte("x"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if existed, err := b.Destroy(ctx, "sess_a"); !existed || err != nil {
+	if existed, _, err := b.Destroy(ctx, "sess_a"); !existed || err != nil {
 		t.Fatalf("Destroy: %v %v", existed, err)
 	}
 	if _, err := b.Commit(ctx, "sess_a", live, live.Attr, []byte("late"), nil); !errors.Is(err, sessfs.ErrConflict) {

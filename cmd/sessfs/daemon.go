@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/admin"
+	"sessfs/internal/loop"
 	"sessfs/internal/mountopt"
 	"sessfs/locking"
 )
@@ -29,6 +31,7 @@ type daemon struct {
 	logs       *logger
 	started    time.Time
 
+	loops   *loop.Group
 	store   sessfs.Backend
 	cluster *backend.Cluster // nil: embedded
 	memory  *memory.Backend  // nil: on servers
@@ -60,6 +63,10 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
 		return err
 	}
+	if d.loops, err = loop.New(runtime.GOMAXPROCS(0)); err != nil {
+		return err
+	}
+	mo.Loops = d.loops
 	if err := d.openStore(ctx, requireServers); err != nil {
 		return err
 	}
@@ -96,7 +103,7 @@ func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
 		return nil
 	}
 	o := backendOptions(d.conf)
-	o.Log = d.log
+	o.Log, o.Loops = d.log, d.loops
 	c, err := backend.New(o)
 	if err != nil {
 		return coded{exitConfig, err}
@@ -206,5 +213,8 @@ func (d *daemon) close() {
 	}
 	if d.store != nil {
 		d.store.Close()
+	}
+	if d.loops != nil {
+		d.loops.Close()
 	}
 }

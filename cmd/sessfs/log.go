@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -50,6 +51,22 @@ func backgroundSink() (io.Writer, error) {
 	return os.OpenFile(fallbackLog, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
 }
 
+// startingLines is the sink of a daemon whose parent still waits at a terminal: all goes to the log, what is wrong to the
+// terminal too.
+type startingLines struct{ terminal, log io.Writer }
+
+func (s startingLines) Write(b []byte) (int, error) {
+	if is(b, slog.LevelWarn) || is(b, slog.LevelError) {
+		s.terminal.Write(b)
+	}
+	return s.log.Write(b)
+}
+
+// is tells whether a line, in either format, has that level.
+func is(line []byte, level slog.Level) bool {
+	return bytes.Contains(line, []byte("level="+level.String())) || bytes.Contains(line, []byte(`"level":"`+level.String()+`"`))
+}
+
 // syslogLines gives each line the priority of its level.
 type syslogLines struct{ w *syslog.Writer }
 
@@ -57,9 +74,9 @@ func (s syslogLines) Write(b []byte) (int, error) {
 	line := strings.TrimSuffix(string(b), "\n")
 	var err error
 	switch {
-	case strings.Contains(line, "level=ERROR"), strings.Contains(line, `"level":"ERROR"`):
+	case is(b, slog.LevelError):
 		err = s.w.Err(line)
-	case strings.Contains(line, "level=WARN"), strings.Contains(line, `"level":"WARN"`):
+	case is(b, slog.LevelWarn):
 		err = s.w.Warning(line)
 	default:
 		err = s.w.Info(line)

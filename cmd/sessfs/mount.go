@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -137,8 +138,16 @@ func (r mountRequest) detach() error {
 // readyFd is the pipe of detach in its child.
 const readyFd = 3
 
+// maxLoops is the number of event loops of a daemon: see docs/performance.md.
+const maxLoops = 2
+
 // serve is the daemon.
 func serve(ctx context.Context, r mountRequest) error {
+	// What the daemon does is waking others up. Each of its event loops keeps a P, and with no more Ps than loops its
+	// goroutines are switched without a system call; see package loop.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(runtime.NumCPU(), maxLoops))
+	}
 	conf, err := loadConfig(r.file, r.asked)
 	if err != nil {
 		return err
@@ -147,7 +156,14 @@ func serve(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return coded{exitUsage, err}
 	}
-	d := &daemon{conf: conf, mountpoint: conf.Mountpoint, logs: newLogger(os.Stderr, conf.Log.Level, conf.Log.Format)}
+	var sink, background io.Writer = os.Stderr, nil
+	if r.background {
+		if background, err = backgroundSink(); err != nil {
+			return fmt.Errorf("opening a log: %w", err)
+		}
+		sink = startingLines{os.Stderr, background}
+	}
+	d := &daemon{conf: conf, mountpoint: conf.Mountpoint, logs: newLogger(sink, conf.Log.Level, conf.Log.Format)}
 	d.log = slog.New(d.logs)
 	if _, err := os.Stat(r.file); err == nil {
 		if d.file, err = filepath.Abs(r.file); err != nil {
@@ -168,7 +184,7 @@ func serve(ctx context.Context, r mountRequest) error {
 		return err
 	}
 	if r.background {
-		if err := d.goBackground(); err != nil {
+		if err := d.goBackground(background); err != nil {
 			d.stop()
 			return err
 		}
@@ -192,11 +208,7 @@ func socketOf(c *config.Config, file, mountpoint string) string {
 }
 
 // goBackground tells the waiting parent that the mount answers, and lets go of its terminal.
-func (d *daemon) goBackground() error {
-	sink, err := backgroundSink()
-	if err != nil {
-		return fmt.Errorf("opening a log: %w", err)
-	}
+func (d *daemon) goBackground(sink io.Writer) error {
 	ready := os.NewFile(readyFd, "ready")
 	if _, err := ready.Write([]byte("mounted\n")); err != nil {
 		return fmt.Errorf("telling the parent: %w", err)

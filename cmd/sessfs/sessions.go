@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -50,6 +51,14 @@ func printable(s string) string {
 	return q
 }
 
+// nameHint helps who gave PHP's session id where the file's name was asked for.
+func nameHint(id string) string {
+	if strings.HasPrefix(id, "sess_") {
+		return ""
+	}
+	return " (ID is the file's name as ls shows it, such as sess_4fb1…)"
+}
+
 func showCommand() *cobra.Command {
 	var f clientFlags
 	var asJSON, data bool
@@ -73,7 +82,7 @@ func showCommand() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			if s.State != "live" && !asJSON {
-				return failf(exitFailed, "session %s is %s", printable(args[0]), s.State)
+				return failf(exitFailed, "session %s is %s%s", printable(args[0]), s.State, nameHint(args[0]))
 			}
 			if asJSON {
 				enc := json.NewEncoder(out)
@@ -123,7 +132,7 @@ func rmCommand() *cobra.Command {
 				}
 				if !r.Existed {
 					missing++
-					fmt.Fprintf(cmd.ErrOrStderr(), "sessfs: there is no session %s\n", printable(id))
+					fmt.Fprintf(cmd.ErrOrStderr(), "sessfs: there is no session %s%s\n", printable(id), nameHint(id))
 				}
 			}
 			if missing > 0 {
@@ -152,7 +161,7 @@ func unlockCommand() *cobra.Command {
 				return err
 			}
 			if u.Holder == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), "nobody held the lock")
+				fmt.Fprintf(cmd.OutOrStdout(), "nobody held the lock%s\n", nameHint(args[0]))
 				return nil
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "broken; it was held by pid %d of %s since %s\n", u.Holder.PID, u.Holder.Host, u.Holder.Since.Format(time.RFC3339))

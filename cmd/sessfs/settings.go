@@ -51,7 +51,7 @@ func fuseSettings(c *config.Config) fusefs.Settings {
 }
 
 func lockSettings(c *config.Config) locking.Settings {
-	return locking.Settings{Lease: c.Lock.Lease, Wait: c.Lock.Wait}
+	return locking.Settings{Lease: c.Lock.Lease, Wait: c.Lock.Wait, Keep: c.Lock.Keep}
 }
 
 func memoryOptions(c *config.Config) memory.Options {
@@ -75,17 +75,17 @@ func backendOptions(c *config.Config) backend.Options {
 // mountOptions looks the names of users and groups up.
 func mountOptions(c *config.Config, source, mountpoint string) (fusefs.Options, error) {
 	o := fusefs.Options{Mountpoint: mountpoint, Source: source, DirMode: c.Directory.Mode, Files: c.Files, Depth: c.Depth, Settings: fuseSettings(c)}
-	uid, _, err := lookupUser("directory.owner", c.Directory.Owner)
+	uid, _, err := lookupUser(source+": directory.owner", c.Directory.Owner)
 	if err != nil {
 		return o, err
 	}
-	gid, err := lookupGroup("directory.group", c.Directory.Group)
+	gid, err := lookupGroup(source+": directory.group", c.Directory.Group)
 	if err != nil {
 		return o, err
 	}
 	o.DirUID, o.DirGID = uid, gid
 	if c.Owner != "keep" {
-		uid, gid, err := lookupUser("owner", c.Owner)
+		uid, gid, err := lookupUser(source+": owner", c.Owner)
 		if err != nil {
 			return o, err
 		}

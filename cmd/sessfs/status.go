@@ -99,7 +99,7 @@ func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(w, "store\t%s\n", r.Store)
 	fmt.Fprintf(w, "open\t%d files of %d sessions\n", r.Files.OpenFiles, r.Files.OpenSessions)
 	l := r.Locking
-	fmt.Fprintf(w, "locks\t%d held, %d waiting; so far %d waits, the longest %v, %d lost\n", l.Leases, l.Waiting, l.Waits, l.LongestWait.Round(time.Millisecond), l.LocksLost)
+	fmt.Fprintf(w, "locks\t%d held, %d kept, %d waiting; so far %d waits, the longest %v, %d lost\n", l.Leases-l.Kept, l.Kept, l.Waiting, l.Waits, l.LongestWait.Round(time.Millisecond), l.LocksLost)
 	fmt.Fprintf(w, "stores\t%d done, %d refused (changed by somebody else), %d too large, %d lost after close\n", l.Commits, l.Conflicts, r.Files.TooLarge, r.Files.LostStores)
 	fmt.Fprintf(w, "failures\t%d operations\n", r.Files.Errors)
 	if err := w.Flush(); err != nil {

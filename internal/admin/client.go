@@ -88,10 +88,16 @@ func decodeFailure(r io.Reader) error {
 
 func (f failure) err() error {
 	if f.Unavailable {
-		return fmt.Errorf("%w: %s", sessfs.ErrUnavailable, f.Error)
+		return unavailable(f.Error)
 	}
 	return errors.New(f.Error)
 }
+
+// unavailable is the daemon's own text, which says already that its servers are.
+type unavailable string
+
+func (u unavailable) Error() string { return string(u) }
+func (u unavailable) Unwrap() error { return sessfs.ErrUnavailable }
 
 // List calls fn for each session, in bounded memory.
 func (c *Client) List(ctx context.Context, fn func(Entry) error) error {

@@ -66,7 +66,9 @@ func (h *Host) Configure(c Conf) {
 				fmt.Fprintf(&b, "    - {address: %q}\n", s.Addr)
 			}
 		}
-		b.WriteString(c.Cache)
+		if b.WriteString(c.Cache); c.Cache == "" && !strings.Contains(c.More, "lease:") {
+			b.WriteString("  timeout: 4s\n") // a busy machine must not look like a dead server
+		}
 	}
 	WriteFile(h.t, h.Config, "%s", b.String())
 }

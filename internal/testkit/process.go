@@ -97,6 +97,29 @@ func (p *Process) Output() string { return p.out.String() }
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
+// Freeze stops the process with SIGSTOP and returns when it stands still: all its threads go on until one of them has
+// taken the signal, which may last on a busy machine.
+func (p *Process) Freeze(t testing.TB) {
+	t.Helper()
+	p.Signal(syscall.SIGSTOP)
+	Until(t, 10*time.Second, p.Name+" is stopped", func() bool { return Stopped(p.PID()) })
+}
+
+// Thaw lets it go on.
+func (p *Process) Thaw() { p.Signal(syscall.SIGCONT) }
+
+// Stopped tells whether all threads of a process are stopped.
+func Stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, s := range stats {
+		b, err := os.ReadFile(s)
+		if err != nil || !bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" T")) {
+			return false
+		}
+	}
+	return len(stats) > 0
+}
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
@@ -177,6 +200,15 @@ func Until(t testing.TB, d time.Duration, what string, cond func() bool) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// CPUWaits is how long some process of this machine has waited for a CPU so far; 0 where the kernel does not say.
+func CPUWaits() time.Duration {
+	b, _ := os.ReadFile("/proc/pressure/cpu")
+	_, total, _ := strings.Cut(string(b), "total=")
+	var us int64
+	fmt.Sscan(total, &us)
+	return time.Duration(us) * time.Microsecond
 }
 
 // FreePort returns a port of 127.0.0.1 that nobody listens on.

@@ -62,7 +62,9 @@ func status(t *testing.T, h *testkit.Host, into any) {
 
 func TestMountInTheBackground(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t)}})
-	testkit.MustRun(t, testkit.Binary(t), "mount", "--config", h.Config)
+	if out := testkit.MustRun(t, testkit.Binary(t), "mount", "--config", h.Config); out != "" {
+		t.Errorf("a mount without a problem prints %s", out)
+	}
 	pid := background(t, h)
 	if line := h.Config + " " + h.Dir + " fuse.sessfs "; !strings.Contains(mountsTable(), line) {
 		t.Errorf("/proc/mounts has no %q:\n%s", line, mountsTable())
@@ -80,8 +82,9 @@ func TestMountInTheBackground(t *testing.T) {
 // `sessfs mount DIR` alone: the embedded store.
 func TestMountAlone(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{})
-	if _, err := os.Stat("/etc/sessfs/config.yaml"); err == nil {
-		t.Fatal("this machine has a configuration in /etc/sessfs: the test needs one without")
+	if _, err := os.Stat("/etc/sessfs"); err == nil { // this machine has a configuration: hide it
+		testkit.MustRun(t, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/etc/sessfs")
+		t.Cleanup(func() { testkit.MustRun(t, "umount", "/etc/sessfs") })
 	}
 	testkit.MustRun(t, testkit.Binary(t), "mount", h.Dir)
 	background(t, h)
@@ -115,8 +118,10 @@ func TestFstab(t *testing.T) {
 func helper(t *testing.T) {
 	t.Helper()
 	const path = "/sbin/mount.sessfs"
-	if _, err := os.Lstat(path); err == nil {
-		t.Fatalf("%s exists already", path)
+	if installed, err := filepath.EvalSymlinks(path); err == nil { // the one under test covers it for a moment
+		testkit.MustRun(t, "mount", "--bind", testkit.Binary(t), installed)
+		t.Cleanup(func() { testkit.MustRun(t, "umount", installed) })
+		return
 	}
 	if err := os.Symlink(testkit.Binary(t), path); err != nil {
 		t.Fatal(err)
@@ -127,6 +132,7 @@ func helper(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{})
 	bad := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "bad.yaml"), "cache:\n  timout: 1s\n")
+	stranger := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "stranger.yaml"), "directory: {owner: nobody-here}\n")
 	gone := filepath.Join(h.Dir, "not-there")
 	file := testkit.WriteFile(t, filepath.Join(filepath.Dir(h.Config), "file"), "")
 	for _, tc := range []struct {
@@ -140,6 +146,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"config", "check", h.Config}, 0, "ok"},
 		{[]string{"config", "check", "../../config.yaml"}, 0, "ok"},
 		{[]string{"config", "check", bad}, 3, `bad.yaml:2: cache.timout`},
+		{[]string{"config", "check", stranger}, 3, `stranger.yaml: directory.owner: this host has no user "nobody-here"`},
 		{[]string{"config", "check", gone}, 3, "no such file"},
 		{[]string{"mount", "--config", bad}, 3, "did you mean"},
 		{[]string{"mount", "--config", gone}, 3, "no such file"},

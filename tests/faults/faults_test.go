@@ -4,11 +4,13 @@ package faults
 import (
 	"fmt"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"sessfs"
 	"sessfs/internal/testkit"
 )
 
@@ -35,17 +37,18 @@ func want(t *testing.T, got, wanted string) {
 
 // memcached stopped: every session_start fails with PHP's warning within twice the timeout, 20 at once; an id lately
 // seen survives strict mode; the server back, the mount works within retry_interval.
-func TestServerStopped(t *testing.T) {
+func TestServerStopped(t *testing.T) { testkit.EachKeep(t, testServerStopped) }
+
+func testServerStopped(t *testing.T, k testkit.Keep) {
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
-			h, m := one(t, "", "  timeout: 1s\n  retry_interval: 2s\n")
+			h, m := one(t, k.Lock(""), "  timeout: 2s\n  retry_interval: 3s\n")
 			want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
 			if how == "killed" {
 				m.Stop()
 			} else {
-				m.Process().Signal(syscall.SIGSTOP)
+				m.Process().Freeze(t)
 			}
-			stopped := time.Now()
 			var procs []*testkit.Process
 			for i := range 20 {
 				procs = append(procs, testkit.StartPHP(t, h, nil, `$t = microtime(true); session_id($argv[1]); $ok = session_start(); printf("\n%s %.3f", $ok ? 'started' : 'false', microtime(true) - $t);`, fmt.Sprint("out", i)))
@@ -57,8 +60,8 @@ func TestServerStopped(t *testing.T) {
 				if _, err := fmt.Sscanf(out[strings.LastIndex(out, "\n")+1:], "false %f", &sec); err != nil || !strings.Contains(out, "O_RDWR) failed: Input/output error") {
 					t.Errorf("PHP printed %s", out)
 				}
-				if sec > 2 {
-					t.Errorf("session_start took %.3f s with a timeout of 1 s", sec)
+				if sec > 4 {
+					t.Errorf("session_start took %.3f s with a timeout of 2 s", sec)
 				}
 			}
 			// PHP goes on with the client's id, and fails to open it; a new id would log the user out.
@@ -70,20 +73,17 @@ func TestServerStopped(t *testing.T) {
 			if code != 4 || !strings.Contains(out, "DOWN") {
 				t.Errorf("status in an outage: exit %d\n%s", code, out)
 			}
-			if d := time.Since(stopped); d > 20*time.Second {
-				t.Logf("slow machine: %v since the stop", d)
-			}
 			if how == "killed" {
 				m.Start()
 			} else {
-				m.Process().Signal(syscall.SIGCONT)
+				m.Process().Thaw()
 			}
 			back := time.Now()
 			testkit.Until(t, 10*time.Second, "the mount works again", func() bool {
 				return strings.TrimSpace(testkit.PHP(t, h, write, "again", "y")) == "ok"
 			})
-			if d := time.Since(back); d > 4*time.Second { // 2 s, and PHP's start under the race detector
-				t.Errorf("it took %v to work again with a retry_interval of 2 s", d)
+			if d := time.Since(back); d > 6*time.Second { // 3 s, and PHP's start under the race detector
+				t.Errorf("it took %v to work again with a retry_interval of 3 s", d)
 			}
 			if how == "hangs" {
 				want(t, testkit.PHP(t, h, read, "known"), "x")
@@ -92,26 +92,35 @@ func TestServerStopped(t *testing.T) {
 	}
 }
 
-// A server that restarts while connections to it are idle: the first request works.
-func TestServerRestarted(t *testing.T) {
-	h, m := one(t, "", "")
+// A server that restarts while connections to it are idle: their end is no failure. It may have been missed while it was
+// away (an unlock after PHP's close), and is then asked again within a second.
+func TestServerRestarted(t *testing.T) { testkit.EachKeep(t, testServerRestarted) }
+
+func testServerRestarted(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	for i := range 3 {
 		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "x"), "ok")
 		m.Stop()
 		m.Start()
-		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "y"), "ok")
+		testkit.Until(t, 10*time.Second, "the restarted server is used", func() bool {
+			return testkit.PHP(t, h, write, fmt.Sprint("r", i), "y") == "ok"
+		})
 		want(t, testkit.PHP(t, h, read, fmt.Sprint("r", i)), "y")
 	}
 }
 
 // The session is held open over a restart of the server: what is written is whole, or PHP is told.
-func TestServerRestartedUnderALock(t *testing.T) {
-	h, m := one(t, "", "")
+func TestServerRestartedUnderALock(t *testing.T) { testkit.EachKeep(t, testServerRestartedUnderALock) }
+
+func testServerRestartedUnderALock(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
-	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
+	restarted := testkit.NewGate(t)
+	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+restarted.PHP()+`$_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(p.Output(), "held") })
 	m.Stop()
 	m.Start()
+	restarted.Open()
 	p.Wait(t, 30*time.Second)
 	got := strings.TrimSpace(testkit.PHP(t, h, read, "u"))
 	failed := strings.Contains(p.Output(), "Failed to write session data")
@@ -121,10 +130,13 @@ func TestServerRestartedUnderALock(t *testing.T) {
 }
 
 // P3: a PHP process killed between truncation and write, or in the middle of a large write: the old session stays.
-func TestKilledInTheMiddle(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestKilledInTheMiddle(t *testing.T) { testkit.EachKeep(t, testKilledInTheMiddle) }
+
+func testKilledInTheMiddle(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	for name, code := range map[string]string{
 		"after ftruncate":  `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 0); echo "cut\n"; sleep(60);`,
+		"after fopen w":    `$f = fopen($argv[1], 'w'); flock($f, LOCK_EX); echo "cut\n"; sleep(60);`,
 		"after a cut":      `$f = fopen($argv[1], 'r+'); flock($f, LOCK_EX); ftruncate($f, 3); echo "cut\n"; sleep(60);`,
 		"in a large write": `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); ftruncate($f, 0); fwrite($f, str_repeat('n', 1044481)); echo "cut\n"; sleep(60);`,
 		"order 3":          `$f = fopen($argv[1], 'r+'); stream_set_write_buffer($f, 0); flock($f, LOCK_EX); fwrite($f, 'n'); echo "cut\n"; sleep(60);`,
@@ -141,8 +153,10 @@ func TestKilledInTheMiddle(t *testing.T) {
 }
 
 // The same with PHP's own handler, killed at any moment of a 5 MB write.
-func TestKilledWhileWriting(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestKilledWhileWriting(t *testing.T) { testkit.EachKeep(t, testKilledWhileWriting) }
+
+func testKilledWhileWriting(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	for i := range 12 {
 		id := fmt.Sprint("kw", i)
 		want(t, testkit.PHP(t, h, write, id, "old"), "ok")
@@ -159,8 +173,10 @@ func TestKilledWhileWriting(t *testing.T) {
 }
 
 // Damaged records: EIO and a log line that names hash and server; never a crash or a foreign session.
-func TestDamagedRecords(t *testing.T) {
-	h, m := one(t, "", "")
+func TestDamagedRecords(t *testing.T) { testkit.EachKeep(t, testDamagedRecords) }
+
+func testDamagedRecords(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "good", "mine"), "ok")
 	want(t, testkit.PHP(t, h, write, "other", "foreign"), "ok")
 	good, other := get(t, m, "sessfs:sess_good"), get(t, m, "sessfs:sess_other")
@@ -171,6 +187,10 @@ func TestDamagedRecords(t *testing.T) {
 		b[n] ^= 0x10
 		damages[fmt.Sprint("flipped at ", n)] = string(b)
 	}
+	testkit.Until(t, 10*time.Second, "nothing is served from memory", func() bool {
+		out, _ := h.Sessfs("status")
+		return strings.Contains(out, " 0 kept,")
+	})
 	for name, value := range damages {
 		set(t, m, "sessfs:sess_good", value)
 		out := testkit.PHP(t, h, read, "good")
@@ -178,8 +198,9 @@ func TestDamagedRecords(t *testing.T) {
 			t.Errorf("%s: PHP printed %s", name, out)
 		}
 	}
-	if log := h.Log(); !strings.Contains(log, m.Addr) || strings.Contains(log, "sess_good") || !strings.Contains(log, "damaged") {
-		t.Errorf("the log should name server and hash, and no id:\n%s", log)
+	named := regexp.MustCompile(sessfs.ID("sess_good").Hash() + `.*` + regexp.QuoteMeta(m.Addr) + `.*damaged`)
+	if log := h.Log(); len(named.FindAllString(log, -1)) < len(damages) || strings.Contains(log, "sess_good") {
+		t.Errorf("for each of %d damages the log should name server and hash, and no id:\n%s", len(damages), log)
 	}
 	set(t, m, "sessfs:sess_good", good)
 	want(t, testkit.PHP(t, h, read, "good"), "mine")
@@ -208,7 +229,9 @@ func set(t *testing.T, m *testkit.Memcached, key, value string) {
 }
 
 // Mounting while a server is down: loud, but up; with --require-servers exit 4.
-func TestMountWithoutServers(t *testing.T) {
+func TestMountWithoutServers(t *testing.T) { testkit.EachKeep(t, testMountWithoutServers) }
+
+func testMountWithoutServers(t *testing.T, k testkit.Keep) {
 	m := testkit.StartMemcached(t)
 	m.Stop()
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{m}, Cache: "  retry_interval: 1s\n"})
@@ -225,8 +248,10 @@ func TestMountWithoutServers(t *testing.T) {
 }
 
 // A worker's exit in the middle of a request frees its lock and keeps the old session.
-func TestWorkerEndsWithoutClosing(t *testing.T) {
-	h, _ := one(t, "", "")
+func TestWorkerEndsWithoutClosing(t *testing.T) { testkit.EachKeep(t, testWorkerEndsWithoutClosing) }
+
+func testWorkerEndsWithoutClosing(t *testing.T, k testkit.Keep) {
+	h, _ := one(t, k.Lock(""), "")
 	want(t, testkit.PHP(t, h, write, "exit", "old"), "ok")
 	p := testkit.StartPHP(t, h, nil, start+`$_SESSION['v'] = 'new'; exec('kill -9 '.getmypid()); sleep(60);`, "exit")
 	p.Wait(t, 10*time.Second)

@@ -3,7 +3,6 @@ package faults
 import (
 	"encoding/json"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -12,13 +11,17 @@ import (
 
 // An emptied session is stored when the file is closed, and PHP ignores what close says. While the server is away
 // longer than a lease the change is lost, and that is said: in the log, in status, and at the next start, once.
-func TestLostAtClose(t *testing.T) {
-	h, m := one(t, "lock: {lease: 3s}\n", "  timeout: 500ms\n  retry_interval: 500ms\n")
+func TestLostAtClose(t *testing.T) { testkit.EachKeep(t, testLostAtClose) }
+
+func testLostAtClose(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock("lease: 3s"), "  timeout: 500ms\n  retry_interval: 500ms\n")
 	want(t, testkit.PHP(t, h, write, "empty", "x"), "ok")
-	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(1); $_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "empty")
+	frozen := testkit.NewGate(t)
+	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "empty")
 	testkit.Until(t, 10*time.Second, "the session is open", func() bool { return strings.Contains(p.Output(), "held") })
-	m.Process().Signal(syscall.SIGSTOP)
-	defer m.Process().Signal(syscall.SIGCONT)
+	m.Process().Freeze(t)
+	defer m.Process().Thaw()
+	frozen.Open()
 	testkit.Until(t, 15*time.Second, "the loss is logged", func() bool { return strings.Contains(h.Log(), "could not be stored after close") })
 	var s struct {
 		Files struct {
@@ -29,7 +32,7 @@ func TestLostAtClose(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[:strings.LastIndex(out, "}")+1]), &s); err != nil || code != 4 || s.Files.Lost != 1 {
 		t.Errorf("status: exit %d, %v, %+v", code, err, s)
 	}
-	m.Process().Signal(syscall.SIGCONT)
+	m.Process().Thaw()
 	testkit.Until(t, 10*time.Second, "the server is used again", func() bool {
 		return strings.TrimSpace(testkit.PHP(t, h, write, "other", "y")) == "ok"
 	})
@@ -43,15 +46,19 @@ func TestLostAtClose(t *testing.T) {
 }
 
 // The same with a server that is away for a moment: the store is retried.
-func TestRetriedAtClose(t *testing.T) {
-	h, m := one(t, "", "  timeout: 300ms\n  retry_interval: 300ms\n")
+func TestRetriedAtClose(t *testing.T) { testkit.EachKeep(t, testRetriedAtClose) }
+
+func testRetriedAtClose(t *testing.T, k testkit.Keep) {
+	h, m := one(t, k.Lock(""), "  timeout: 300ms\n  retry_interval: 300ms\n")
 	want(t, testkit.PHP(t, h, write, "retry", "x"), "ok")
-	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(1); $_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "retry")
+	frozen := testkit.NewGate(t)
+	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "retry")
 	testkit.Until(t, 10*time.Second, "the session is open", func() bool { return strings.Contains(p.Output(), "held") })
-	m.Process().Signal(syscall.SIGSTOP)
+	m.Process().Freeze(t)
+	frozen.Open()
 	testkit.Until(t, 15*time.Second, "it is closed", func() bool { return strings.Contains(p.Output(), "end") })
 	time.Sleep(500 * time.Millisecond)
-	m.Process().Signal(syscall.SIGCONT)
+	m.Process().Thaw()
 	testkit.Until(t, 10*time.Second, "the emptied session is stored", func() bool {
 		return strings.TrimSpace(testkit.PHP(t, h, read, "retry")) == "-"
 	})

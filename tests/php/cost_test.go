@@ -36,12 +36,22 @@ const requests = `for ($i = 0; $i < (int)$argv[2]; $i++) {
 	session_id($argv[1] . ($i % 10)); session_start() or exit("no session");
 	$_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close() or exit("not written"); } echo 'ok';`
 
-// The cost of a warm request: the kernel asks seven times, and two round trips are waited for.
+// The cost of a warm request: the kernel asks seven times, and two round trips are waited for, one with lock.keep.
 func TestCostOfAWarmRequest(t *testing.T) {
-	a, b, _ := pair(t, "")
+	for _, tc := range []struct {
+		keep  testkit.Keep
+		trips int
+	}{{"0s", 2}, {"5s", 1}} {
+		t.Run("keep="+string(tc.keep), func(t *testing.T) { costOfAWarmRequest(t, tc.keep, tc.trips) })
+	}
+}
+
+func costOfAWarmRequest(t *testing.T, k testkit.Keep, each int) {
+	a, b, _ := pair(t, k.Lock(""))
 	for _, h := range []*testkit.Host{a, b} { // the sessions exist, and both kernels know their names
 		want(t, testkit.PHP(t, h, requests, "cost", "10"), "ok")
 	}
+	want(t, testkit.PHP(t, a, requests, "cost", "10"), "ok") // the last to use them
 	before := count(t, a)
 	want(t, testkit.PHP(t, a, requests, "cost", fmt.Sprint(cycles)), "ok")
 	after := count(t, a)
@@ -55,11 +65,29 @@ func TestCostOfAWarmRequest(t *testing.T) {
 	}
 	trips := after.RoundTrips - before.RoundTrips
 	t.Logf("%.2f round trips waited for per request", float64(trips)/cycles)
-	if trips > 2*cycles {
-		t.Errorf("%d round trips were waited for in %d requests", trips, cycles)
+	// Looks for marks in the background are not counted, by two counters that are not read at one moment. A busy machine
+	// may let a kept lease end before it is used again.
+	const room = cycles / 20
+	if trips < each*cycles-room || trips > each*cycles+(2-each)*room {
+		t.Errorf("%d round trips were waited for in %d requests, %d are right for each", trips, cycles, each)
 	}
 	if n := after.Files.Lookups - before.Files.Lookups; n != 0 {
 		t.Errorf("%d LOOKUPs waited for the network", n)
+	}
+}
+
+// A request that changes nothing only touches the session: as many round trips as one that does.
+func TestCostOfATouch(t *testing.T) {
+	a, _, _ := pair(t, "")
+	want(t, testkit.PHP(t, a, write, "touched", "x"), "ok")
+	before := count(t, a)
+	want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("touched"); session_start(); session_write_close(); } echo 'ok';`), "ok")
+	after := count(t, a)
+	if trips := after.RoundTrips - before.RoundTrips; trips > 2*100 {
+		t.Errorf("%d round trips were waited for in 100 requests", trips)
+	}
+	if n := after.Files.Operations["WRITE"] - before.Files.Operations["WRITE"]; n != 0 {
+		t.Errorf("%d of 100 requests wrote the session", n)
 	}
 }
 

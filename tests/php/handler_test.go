@@ -10,8 +10,10 @@ import (
 	"sessfs/internal/testkit"
 )
 
-func TestWrittenHereReadThere(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestWrittenHereReadThere(t *testing.T) { testkit.EachKeep(t, testWrittenHereReadThere) }
+
+func testWrittenHereReadThere(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, read, "s1"), "-")
 	want(t, testkit.PHP(t, a, write, "s1", "from a"), "ok")
 	want(t, testkit.PHP(t, b, read, "s1"), "from a")
@@ -23,8 +25,10 @@ func TestWrittenHereReadThere(t *testing.T) {
 
 // The orders in which PHP versions replace a session's bytes, with the calls of userland streams. All are one atomic
 // replacement: a reader that looks at every moment sees the old session or the new one.
-func TestWriteOrders(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestWriteOrders(t *testing.T) { testkit.EachKeep(t, testWriteOrders) }
+
+func testWriteOrders(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	for name, order := range map[string]string{
 		"1: truncate only when shrinking, then write": `if (strlen($new) < strlen($old)) ftruncate($f, 0); fseek($f, 0); fwrite($f, $new);`,
 		"2: truncate, then write":                     `ftruncate($f, 0); fseek($f, 0); fwrite($f, $new);`,
@@ -57,8 +61,10 @@ func TestWriteOrders(t *testing.T) {
 	}
 }
 
-func TestEmptySession(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestEmptySession(t *testing.T) { testkit.EachKeep(t, testEmptySession) }
+
+func testEmptySession(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "e1", "x"), "ok")
 	want(t, testkit.PHP(t, a, start+`$_SESSION = []; session_write_close(); echo 'emptied';`, "e1"), "emptied")
 	testkit.Until(t, 5*time.Second, "the other host sees the emptied session", func() bool { // it is stored at RELEASE, after close
@@ -66,8 +72,10 @@ func TestEmptySession(t *testing.T) {
 	})
 }
 
-func TestReadAndClose(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestReadAndClose(t *testing.T) { testkit.EachKeep(t, testReadAndClose) }
+
+func testReadAndClose(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "r1", "x"), "ok")
 	// The reader is still there, but holds no lock.
 	reader := testkit.StartPHP(t, a, nil, `session_id($argv[1]); session_start(['read_and_close' => true]); echo $_SESSION['v']; sleep(30);`, "r1")
@@ -77,16 +85,20 @@ func TestReadAndClose(t *testing.T) {
 	want(t, testkit.PHP(t, a, read, "r1"), "y")
 }
 
-func TestResetAndAbort(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestResetAndAbort(t *testing.T) { testkit.EachKeep(t, testResetAndAbort) }
+
+func testResetAndAbort(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "ra", "kept"), "ok")
 	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_reset(); echo $_SESSION['v'];`, "ra"), "kept")
 	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_abort(); echo 'aborted';`, "ra"), "aborted")
 	want(t, testkit.PHP(t, b, read, "ra"), "kept")
 }
 
-func TestRegenerate(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestRegenerate(t *testing.T) { testkit.EachKeep(t, testRegenerate) }
+
+func testRegenerate(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	for _, del := range []string{"false", "true"} {
 		want(t, testkit.PHP(t, a, write, "old"+del, "cart"), "ok")
 		id := strings.TrimSpace(testkit.PHP(t, a, start+`session_regenerate_id(`+del+`) or exit('no'); echo session_id();`, "old"+del))
@@ -104,8 +116,10 @@ func TestRegenerate(t *testing.T) {
 
 // P8: who waits for a session that is destroyed does not bring it back. PHP closes the file, and with it frees the lock,
 // before it unlinks it: a waiter may still see the old session in that moment, as in a local directory.
-func TestDestroyWhileAnotherWaits(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestDestroyWhileAnotherWaits(t *testing.T) { testkit.EachKeep(t, testDestroyWhileAnotherWaits) }
+
+func testDestroyWhileAnotherWaits(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	for i := range 10 {
 		id, waiterHost := fmt.Sprint("d", i), []*testkit.Host{a, b}[i%2]
 		want(t, testkit.PHP(t, a, write, id, "secret"), "ok")
@@ -128,13 +142,17 @@ func TestDestroyWhileAnotherWaits(t *testing.T) {
 }
 
 // A session that a late writer still has in memory does not come back either.
-func TestDestroyedStaysDestroyed(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestDestroyedStaysDestroyed(t *testing.T) { testkit.EachKeep(t, testDestroyedStaysDestroyed) }
+
+func testDestroyedStaysDestroyed(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "d2", "secret"), "ok")
-	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; sleep(2); $_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
+	destroyed := testkit.NewGate(t)
+	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; `+destroyed.PHP()+`$_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(late.Output(), "held") })
 	// Destroyed without the lock, as an administrator or a "log out everywhere" does.
 	testkit.PHP(t, a, `unlink($argv[1]);`, a.Path("sess_d2"))
+	destroyed.Open()
 	late.Wait(t, 30*time.Second)
 	if !strings.Contains(late.Output(), "Failed to write session data") {
 		t.Errorf("the late writer was told nothing: %s", late.Output())
@@ -142,8 +160,10 @@ func TestDestroyedStaysDestroyed(t *testing.T) {
 	want(t, testkit.PHP(t, a, read, "d2"), "-")
 }
 
-func TestStrictMode(t *testing.T) {
-	a, b, _ := pair(t, "")
+func TestStrictMode(t *testing.T) { testkit.EachKeep(t, testStrictMode) }
+
+func testStrictMode(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock(""))
 	strict := []string{"session.use_strict_mode=1"}
 	want(t, testkit.PHPWith(t, a, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
 	want(t, testkit.PHPWith(t, b, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
@@ -154,29 +174,43 @@ func TestStrictMode(t *testing.T) {
 }
 
 // lazy_write only touches an unchanged session; when the server has evicted it meanwhile, it is written whole.
-func TestTouchOfAnEvictedSession(t *testing.T) {
-	a, b, m := pair(t, "")
+func TestTouchOfAnEvictedSession(t *testing.T) { testkit.EachKeep(t, testTouchOfAnEvictedSession) }
+
+func testTouchOfAnEvictedSession(t *testing.T, k testkit.Keep) {
+	a, b, m := pair(t, k.Lock(""))
 	want(t, testkit.PHP(t, a, write, "ev", "kept"), "ok")
-	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(2); session_write_close(); echo 'end';`, "ev")
+	evicted := testkit.NewGate(t)
+	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; `+evicted.PHP()+`session_write_close(); echo 'end';`, "ev")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
-	m.Command("delete sessfs:sess_ev")
+	if out := m.Command("delete sessfs:sess_ev"); out != "DELETED\r\n" {
+		t.Fatalf("delete: %s", out)
+	}
+	evicted.Open()
 	holder.Wait(t, 30*time.Second)
 	want(t, holder.Output(), "held\nend")
 	want(t, testkit.PHP(t, b, read, "ev"), "kept")
 }
 
 // A touch moves mtime and ctime, and prolongs the session on the server.
-func TestLazyWriteTouches(t *testing.T) {
-	a, b, _ := pair(t, "session: {lifetime: 4s}\n")
+func TestLazyWriteTouches(t *testing.T) { testkit.EachKeep(t, testLazyWriteTouches) }
+
+func testLazyWriteTouches(t *testing.T, k testkit.Keep) {
+	a, b, _ := pair(t, k.Lock("")+"session: {lifetime: 4s}\n")
 	want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
-	const times = `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`
-	before := testkit.PHP(t, b, times, b.Path("sess_lazy"))
+	times := func() (mtime, ctime int) {
+		out := testkit.PHP(t, b, `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`, b.Path("sess_lazy"))
+		if n, _ := fmt.Sscan(out, &mtime, &ctime); n != 2 {
+			t.Fatalf("stat: %s", out)
+		}
+		return mtime, ctime
+	}
+	mtime, ctime := times()
 	for range 3 {
 		time.Sleep(1500 * time.Millisecond)
 		want(t, testkit.PHP(t, a, read, "lazy"), "x")
 	}
-	if after := testkit.PHP(t, b, times, b.Path("sess_lazy")); after == before {
-		t.Errorf("times stay %s", after)
+	if m, c := times(); m <= mtime || c <= ctime {
+		t.Errorf("mtime was %d and is %d, ctime was %d and is %d", mtime, m, ctime, c)
 	}
 	time.Sleep(6 * time.Second)
 	want(t, testkit.PHP(t, b, read, "lazy"), "-")

@@ -1,6 +1,9 @@
 package php
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,10 +57,39 @@ func TestUploadProgress(t *testing.T) {
 	testkit.WriteFile(t, filepath.Join(root, "upload.php"), `<?php session_start(); echo count($_FILES), " ", strlen(file_get_contents($_FILES['f']['tmp_name']));`)
 	web := testkit.StartWeb(t, a, root, 2, "session.upload_progress.enabled=1", "session.upload_progress.cleanup=0",
 		"session.upload_progress.min_freq=0", "session.upload_progress.freq=10%", "upload_max_filesize=32M", "post_max_size=32M")
-	const id = "uploader"
-	got := testkit.MustRun(t, "sh", "-c", `head -c 3000000 /dev/zero | curl -s --limit-rate 20M -b PHPSESSID=`+id+
-		` -F PHP_SESSION_UPLOAD_PROGRESS=mine -F 'f=@-;filename=x' `+web.URL+`/upload.php`)
-	want(t, got, "1 3000000")
-	out := testkit.PHP(t, b, start+`$p = $_SESSION['upload_progress_mine']; echo $p['done'] ? 'done' : 'not done', ' ', $p['files'][0]['bytes_processed'];`, id)
-	want(t, out, "done 3000000")
+	const id, size = "uploader", 3000000
+	head := "--x\r\nContent-Disposition: form-data; name=\"PHP_SESSION_UPLOAD_PROGRESS\"\r\n\r\nmine\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\"\r\nContent-Type: text/plain\r\n\r\n"
+	const tail = "\r\n--x--\r\n"
+	body, rest := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, web.URL+"/upload.php", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = int64(len(head) + size + len(tail))
+	req.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+	req.AddCookie(&http.Cookie{Name: "PHPSESSID", Value: id})
+	answer := make(chan string, 1)
+	go func() {
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		answer <- string(b)
+	}()
+	defer rest.Close()
+	io.WriteString(rest, head+strings.Repeat("u", 2*size/3))
+	progress := func() string {
+		return strings.TrimSpace(testkit.PHP(t, b, start+`$p = $_SESSION['upload_progress_mine'] ?? exit('nothing yet');
+			echo $p['done'] ? 'done' : 'not done', ' ', $p['content_length'], ' ', $p['bytes_processed'] > 1000000 ? 'over a third' : 'begun';`, id))
+	}
+	length := fmt.Sprint(req.ContentLength)
+	testkit.Until(t, 20*time.Second, "the other host sees the upload under way", func() bool { return progress() == "not done "+length+" over a third" })
+	io.WriteString(rest, strings.Repeat("u", size-2*size/3)+tail)
+	want(t, <-answer, fmt.Sprint("1 ", size))
+	want(t, progress(), "done "+length+" over a third")
+	want(t, testkit.PHP(t, b, start+`echo $_SESSION['upload_progress_mine']['files'][0]['bytes_processed'];`, id), fmt.Sprint(size))
 }

@@ -81,6 +81,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Set("rapid.nofailfile", "true") // the log has the steps
+	flag.Set("rapid.checks", "300")      // the command line may say otherwise
 	testkit.Main(m)
 }
 

@@ -1,0 +1,375 @@
+// Package loop is the daemon's event loops: goroutines that read /dev/fuse and the pipelined connections, and write what
+// was gathered for them.
+//
+// The idea: most of what a request costs is waking somebody up. So a loop takes all that is ready, from the kernel and
+// from the servers; hands each request that must wait to a goroutine; lets these run until they wait; and then writes
+// what they left on each connection at once. With as many loops as Ps (GOMAXPROCS, see cmd/sessfs) a loop and the
+// goroutines that it started share a thread and are switched without a futex, and a cache server is woken once for the
+// requests of several PHP processes.
+//
+// System calls on descriptors of a loop must not block: the descriptors are in non-blocking mode, and the calls are
+// raw, so that the scheduler need not know of them.
+//
+// Order of locks: Loop.mu, then Group.mu; no other lock is wanted under them. The goroutines are ended by Close.
+package loop
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Source is a descriptor that a loop looks after. Poll and End are called by its loop alone, the others by any loop of
+// the group. None may block.
+type Source interface {
+	// Poll does what can be done without waiting, a bounded part of it, and tells whether there was anything. Without
+	// hint nothing speaks for more than a guess, and Poll may skip a system call that is likely to be in vain.
+	Poll(hint bool) bool
+	// Flush is called after Group.Soon.
+	Flush()
+	// End is called after Loop.End.
+	End()
+	// Tick is called about every TickEvery while the source says that it is waiting for something.
+	Tick(now time.Time)
+	// Waiting tells whether something is expected that has a time limit.
+	Waiting() bool
+}
+
+// TickEvery is how precise the time limits of sources are.
+const TickEvery = 10 * time.Millisecond
+
+// Group is some loops that share what is to be flushed.
+type Group struct {
+	loops []*Loop
+
+	mu    sync.Mutex
+	soon  []Source                 // guarded by mu: to be flushed
+	later []Source                 // guarded by mu: to be flushed with something else, or when there is time
+	all   atomic.Pointer[[]Source] // of all loops; replaced under mu
+}
+
+// Loop is one of a Group.
+type Loop struct {
+	group       *Group
+	epoll, wake int // descriptors
+	done        chan struct{}
+	asleep      atomic.Bool // the goroutine is about to sleep, or sleeps: wake it
+	stale       atomic.Bool // sources or ending changed
+
+	mu      sync.Mutex
+	closing bool             // guarded by mu
+	sources map[int32]Source // guarded by mu
+	ending  []Source         // guarded by mu
+
+	// The loop's own.
+	list   []Source // a copy of sources
+	flush  []Source
+	events [64]unix.EpollEvent
+	ticked time.Time
+	spin   spinner
+}
+
+// New starts a group of n loops.
+func New(n int) (*Group, error) {
+	g := &Group{}
+	g.all.Store(new([]Source))
+	for range n {
+		l, err := newLoop(g)
+		if err != nil {
+			g.Close()
+			return nil, fmt.Errorf("making an event loop: %w", err)
+		}
+		g.loops = append(g.loops, l)
+	}
+	for _, l := range g.loops {
+		go l.run()
+	}
+	return g, nil
+}
+
+func newLoop(g *Group) (*Loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	l := &Loop{group: g, epoll: epoll, wake: wake, done: make(chan struct{}), sources: make(map[int32]Source)}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
+		unix.Close(epoll)
+		unix.Close(wake)
+		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	}
+	l.spin.init()
+	return l, nil
+}
+
+// Close ends the goroutines. Sources that were not removed are not looked after any more.
+func (g *Group) Close() {
+	for _, l := range g.loops {
+		l.mu.Lock()
+		l.closing = true
+		l.mu.Unlock()
+		l.changed()
+	}
+	for _, l := range g.loops {
+		<-l.done
+	}
+}
+
+// Loops returns the loops of the group.
+func (g *Group) Loops() []*Loop { return g.loops }
+
+// Soon has a loop call s.Flush after the goroutines that can run now have run. It does not block.
+func (g *Group) Soon(s Source) {
+	g.mu.Lock()
+	g.soon = append(g.soon, s)
+	g.mu.Unlock()
+	g.wakeOne()
+}
+
+// Later is Soon for what nobody waits for: it goes out with the next thing that is flushed on that source, or when a loop
+// has had nothing to do for a moment. Both spare a system call here and the other side a wake-up.
+func (g *Group) Later(s Source) {
+	g.mu.Lock()
+	g.later = append(g.later, s)
+	first := len(g.later) == 1
+	g.mu.Unlock()
+	if first {
+		g.wakeOne()
+	}
+}
+
+// wakeOne sees that one loop is awake.
+func (g *Group) wakeOne() {
+	for _, l := range g.loops {
+		if !l.asleep.Load() {
+			return // it looks before it sleeps
+		}
+	}
+	g.loops[0].kick()
+}
+
+// Add has the loop look after a descriptor, which must be in non-blocking mode. One that is shared may be added to
+// several loops, of which one is woken.
+func (l *Loop) Add(fd int, s Source, shared bool) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if shared {
+		e.Events |= unix.EPOLLEXCLUSIVE
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	l.sources[int32(fd)] = s
+	l.group.note(s, true)
+	l.changed()
+	return nil
+}
+
+// note keeps the list of all sources.
+func (g *Group) note(s Source, add bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var next []Source
+	for _, x := range *g.all.Load() {
+		if x != s {
+			next = append(next, x)
+		}
+	}
+	if add {
+		next = append(next, s)
+	}
+	g.all.Store(&next)
+}
+
+// Writable says whether the source is also to be polled when fd can be written to.
+func (l *Loop) Writable(fd int, on bool) {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if on {
+		e.Events |= unix.EPOLLOUT
+	}
+	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &e) // fails only for a descriptor that is gone
+}
+
+// Remove is called by the source itself, from its loop, before it closes fd.
+func (l *Loop) Remove(fd int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.group.note(l.sources[int32(fd)], false)
+	delete(l.sources, int32(fd))
+	l.stale.Store(true)
+	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+// End has the loop call s.End. It does not block.
+func (l *Loop) End(s Source) {
+	l.mu.Lock()
+	l.ending = append(l.ending, s)
+	l.mu.Unlock()
+	l.changed()
+}
+
+func (l *Loop) changed() {
+	l.stale.Store(true)
+	l.kick()
+}
+
+// kick wakes the loop where it sleeps.
+func (l *Loop) kick() {
+	if l.asleep.CompareAndSwap(true, false) {
+		one := [8]byte{1}
+		rawWrite(l.wake, one[:])
+	}
+}
+
+// run serves until Close.
+func (l *Loop) run() {
+	defer close(l.done)
+	defer unix.Close(l.epoll)
+	defer unix.Close(l.wake)
+	found := false
+	for {
+		if l.stale.Swap(false) && !l.change() {
+			return
+		}
+		for _, s := range l.list {
+			found = s.Poll(false) || found
+		}
+		if found {
+			runtime.Gosched() // with one P: until all goroutines wait for something
+		}
+		found = l.flushSoon() || found
+		if found {
+			found = false
+			l.spin.found()
+			l.tick(false)
+			continue
+		}
+		if l.spin.again() {
+			continue
+		}
+		found = l.sleep()
+	}
+}
+
+// change takes over what other goroutines asked for. It reports false when the loop is to end.
+func (l *Loop) change() bool {
+	l.mu.Lock()
+	ending := l.ending
+	l.ending = nil
+	l.mu.Unlock()
+	for _, s := range ending {
+		s.End()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.list)
+	l.list = l.list[:0]
+	for _, s := range l.sources {
+		l.list = append(l.list, s)
+	}
+	return !l.closing
+}
+
+func (l *Loop) flushSoon() bool {
+	g := l.group
+	g.mu.Lock()
+	l.flush, g.soon = g.soon, l.flush[:0]
+	g.mu.Unlock()
+	for _, s := range l.flush {
+		s.Flush()
+	}
+	clear(l.flush)
+	return len(l.flush) > 0
+}
+
+func (l *Loop) flushLater() {
+	g := l.group
+	g.mu.Lock()
+	later := g.later
+	g.later = nil
+	g.mu.Unlock()
+	for _, s := range later {
+		s.Flush()
+	}
+}
+
+// tick lets sources look at their time limits.
+func (l *Loop) tick(sure bool) {
+	now := time.Now()
+	if !sure && now.Sub(l.ticked) < TickEvery {
+		return
+	}
+	l.ticked = now
+	l.flushLater()
+	for _, s := range *l.group.all.Load() {
+		s.Tick(now)
+	}
+}
+
+// sleep waits for events and hands them to their sources. It tells whether there were any.
+func (l *Loop) sleep() (found bool) {
+	l.asleep.Store(true)
+	l.group.mu.Lock()
+	work, later := len(l.group.soon) > 0, len(l.group.later) > 0
+	l.group.mu.Unlock()
+	if work || l.stale.Load() {
+		l.asleep.Store(false)
+		return false
+	}
+	limit := -1
+	for _, s := range *l.group.all.Load() {
+		if s.Waiting() {
+			limit = int(TickEvery / time.Millisecond)
+		}
+	}
+	n := epollWait(l.epoll, l.events[:], 1)
+	if n == 0 && later {
+		l.asleep.Store(false)
+		l.flushLater()
+		return true
+	}
+	if n == 0 {
+		n = l.wait(limit)
+	}
+	n = max(n, 0)
+	l.asleep.Store(false)
+	if limit >= 0 {
+		l.tick(n == 0)
+	}
+	for _, e := range l.events[:n] {
+		if int(e.Fd) == l.wake {
+			var b [8]byte
+			rawRead(l.wake, b[:])
+			continue
+		}
+		l.mu.Lock()
+		s := l.sources[e.Fd]
+		l.mu.Unlock()
+		if s != nil {
+			found = s.Poll(true) || found
+		}
+	}
+	return found
+}
+
+// wait is epoll_wait with a limit in milliseconds, -1 for none. It gives its P up, which wakes the scheduler's monitor
+// and costs more than the call; so it comes after a moment of waiting with the P, in which under load the next event comes.
+func (l *Loop) wait(limit int) int {
+	for {
+		n, err := unix.EpollWait(l.epoll, l.events[:], limit)
+		if err == unix.EINTR {
+			continue
+		}
+		return n
+	}
+}

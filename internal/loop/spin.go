@@ -1,0 +1,63 @@
+package loop
+
+import (
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spinner decides whether to look again instead of sleeping. Being woken takes longer than a request of a PHP process
+// that goes straight on to its next system call; where a core is free, looking again for that long is cheaper for
+// everybody. It stops itself where it finds nothing, and where other threads want the core.
+type spinner struct {
+	enabled bool
+	start   time.Time // of this spell; zero: none
+	limit   time.Duration
+	rounds  int
+}
+
+const (
+	spinMost  = 60 * time.Microsecond
+	spinLeast = 5 * time.Microsecond
+	// A sched_yield that takes longer has run another thread: the core is wanted.
+	yieldBusy = 3 * time.Microsecond
+)
+
+func (s *spinner) init() {
+	s.enabled = runtime.NumCPU() > 1 && os.Getenv("NOSPIN") == ""
+	s.limit = spinMost
+}
+
+// found is called after a round that had something to do.
+func (s *spinner) found() {
+	if !s.start.IsZero() {
+		s.limit = min(s.limit*2, spinMost) // it paid
+	}
+	s.start = time.Time{}
+}
+
+// again tells whether to look again.
+func (s *spinner) again() bool {
+	if !s.enabled {
+		return false
+	}
+	now := time.Now()
+	if s.start.IsZero() {
+		s.start = now
+		return true
+	}
+	if now.Sub(s.start) > s.limit {
+		s.limit = max(s.limit/2, spinLeast)
+		s.start = time.Time{}
+		return false
+	}
+	unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	if time.Since(now) > yieldBusy {
+		s.limit = max(s.limit/2, spinLeast)
+		s.start = time.Time{}
+		return false
+	}
+	return true
+}
