@@ -10,12 +10,37 @@ import (
 	"sessfs"
 )
 
-// listing is an open directory: the names as they were at OPENDIR, one after the other, so that 300,000 of them are a
-// dozen megabytes.
+// listing is an open directory: the names as they were at OPENDIR, one after the other, so that a million of them are
+// forty megabytes. They stand in blocks, so that none is copied when more come.
 type listing struct {
-	names []byte // each ends with a NUL
-	kind  uint32 // S_IFREG or S_IFDIR
-	self  uint64
+	blocks [][]byte // each name ends with a NUL, and stands in one block
+	kind   uint32   // S_IFREG or S_IFDIR
+	self   uint64
+}
+
+const nameBlock = 256 << 10
+
+func (l *listing) add(name string) {
+	last := len(l.blocks) - 1
+	if last < 0 || len(l.blocks[last])+len(name)+1 > nameBlock {
+		l.blocks = append(l.blocks, nil)
+		last++
+	}
+	l.blocks[last] = append(append(l.blocks[last], name...), 0)
+}
+
+// at returns the name at a place, and the place of the one behind it; "": there are no more.
+func (l *listing) at(pos int) (name string, next int) {
+	block, off := pos/nameBlock, pos%nameBlock
+	if block < len(l.blocks) && off >= len(l.blocks[block]) {
+		block, off = block+1, 0
+	}
+	if block >= len(l.blocks) {
+		return "", pos
+	}
+	b := l.blocks[block][off:]
+	end := bytes.IndexByte(b, 0)
+	return string(b[:end]), block*nameBlock + off + end + 1
 }
 
 // OpenDir fetches the names; READDIR, which the kernel sends under the directory's lock, only copies them.
@@ -51,7 +76,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 			return
 		}
 		known[hash.Sum64()] = struct{}{}
-		l.names = append(append(l.names, name...), 0)
+		l.add(name)
 	}
 	err := fs.store.List(background, func(e sessfs.Entry) error {
 		if e.State == sessfs.Live {
@@ -97,19 +122,20 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 			return fuse.OK
 		}
 	}
-	for pos := int(off - 2); pos < len(l.names); {
-		end := pos + bytes.IndexByte(l.names[pos:], 0)
-		name := string(l.names[pos:end])
+	for pos := int(off - 2); ; {
+		name, next := l.at(pos)
+		if name == "" {
+			return fuse.OK
+		}
 		ino := dirNode(name)
 		if l.kind == syscall.S_IFREG {
 			ino = fs.names.inode(sessfs.ID(name), 0)
 		}
-		pos = end + 1
+		pos = next
 		if !out.AddDirEntry(fuse.DirEntry{Mode: l.kind, Name: name, Ino: ino, Off: uint64(pos) + 2}) {
 			return fuse.OK
 		}
 	}
-	return fuse.OK
 }
 
 // ReleaseDir ends an open directory.

@@ -53,6 +53,32 @@ func TestNodeIDsAreKeyed(t *testing.T) {
 	}
 }
 
+// A listing gives back its names, wherever one begins to read.
+func TestListing(t *testing.T) {
+	var l listing
+	if name, _ := l.at(0); name != "" {
+		t.Errorf("an empty directory has %q", name)
+	}
+	const many = 20000
+	for i := range many {
+		l.add(fmt.Sprintf("sess_%0*d", 6+i%200, i))
+	}
+	if len(l.blocks) < 3 {
+		t.Fatalf("%d blocks are too few for the test", len(l.blocks))
+	}
+	pos := 0
+	for i := range many {
+		name, next := l.at(pos)
+		if want := fmt.Sprintf("sess_%0*d", 6+i%200, i); name != want || next <= pos {
+			t.Fatalf("name %d is %q, %q is expected; the place after %d is %d", i, name, want, pos, next)
+		}
+		pos = next
+	}
+	if name, next := l.at(pos); name != "" || next != pos {
+		t.Errorf("behind the last name stands %q", name)
+	}
+}
+
 // Rule 6: marks belong to a name and a process, end with its CREATE or after a second, and are bounded.
 func TestMarks(t *testing.T) {
 	var m marks

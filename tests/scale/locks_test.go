@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -29,6 +30,15 @@ func hold(t *testing.T, h *testkit.Host, name string, sessions int) (release fun
 	}
 }
 
+// waiting returns when so many locks are waited for on h.
+func waiting(t *testing.T, h *testkit.Host, locks int) {
+	t.Helper()
+	testkit.Until(t, 3*time.Minute, fmt.Sprintf("%d locks are waited for", locks), func() bool {
+		time.Sleep(50 * time.Millisecond) // asking is work for the daemon too
+		return status(t, h).Locking.Waiting == locks
+	})
+}
+
 const otherRequests = `for ($i = 0; $i < 50; $i++) {
 	session_id("other" . $i); session_start() or exit("no session"); $_SESSION['n'] = $i; session_write_close() or exit("not written"); } echo 'ok';`
 
@@ -42,7 +52,7 @@ func testWaiters(t *testing.T, a, holder *testkit.Host, sessions, times int) {
 	t.Log("before:", before)
 	release := hold(t, holder, "waited", sessions)
 	waiters := testkit.StartCmd(t, locker(t, a, verbWait, "waited", sessions, times))
-	testkit.Until(t, 2*time.Minute, "all wait for their locks", func() bool { return status(t, a).Locking.Waiting == sessions*times })
+	waiting(t, a, sessions*times)
 	first, start := status(t, a), time.Now()
 	used := resources(t, a)
 	if out := testkit.PHP(t, a, otherRequests); out != "ok" {
@@ -99,10 +109,10 @@ func TestKilledWaiters(t *testing.T) {
 	before := usageOf(t, h)
 	release := hold(t, h, "killed", sessions)
 	waiters := testkit.StartCmd(t, locker(t, h, verbWait, "killed", sessions, times))
-	testkit.Until(t, 2*time.Minute, "all wait for their locks", func() bool { return status(t, h).Locking.Waiting == sessions*times })
+	waiting(t, h, sessions*times)
 	waiters.Signal(syscall.SIGKILL)
 	waiters.Wait(t, time.Minute)
-	testkit.Until(t, time.Minute, "nobody waits any more", func() bool { return status(t, h).Locking.Waiting == 0 })
+	waiting(t, h, 0)
 	if f := status(t, h); f.Locking.Leases != sessions {
 		t.Errorf("%d locks are held after others were killed, want %d", f.Locking.Leases, sessions)
 	}
