@@ -138,15 +138,20 @@ func (r mountRequest) detach() error {
 // readyFd is the pipe of detach in its child.
 const readyFd = 3
 
-// maxLoops is the number of event loops of a daemon: see docs/performance.md.
-const maxLoops = 2
+// loops is the number of event loops of a daemon on a machine with so many processors: see docs/performance.md.
+func loops(processors int) int {
+	if processors < 4 {
+		return 1
+	}
+	return 2
+}
 
 // serve is the daemon.
 func serve(ctx context.Context, r mountRequest) error {
 	// What the daemon does is waking others up. Each of its event loops keeps a P, and with no more Ps than loops its
 	// goroutines are switched without a system call; see package loop.
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(min(runtime.NumCPU(), maxLoops))
+		runtime.GOMAXPROCS(loops(runtime.NumCPU()))
 	}
 	conf, err := loadConfig(r.file, r.asked)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,11 +74,16 @@ func (h *Host) Configure(c Conf) {
 	WriteFile(h.t, h.Config, "%s", b.String())
 }
 
+var started atomic.Int32
+
 // Start starts the daemon and waits until the mount answers.
 func (h *Host) Start(args ...string) {
 	h.t.Helper()
 	args = append([]string{"mount", "--foreground", "--config", h.Config}, args...)
-	h.proc = start(h.t, exec.Command(Binary(h.t), args...)) // ended by NewHost's cleanup
+	cmd := exec.Command(Binary(h.t), args...)
+	// Of two hosts one has an event loop and the other two, as on machines with few and with many processors.
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", 1+started.Add(1)%2))
+	h.proc = start(h.t, cmd) // ended by NewHost's cleanup
 	Until(h.t, 30*time.Second, "the mount at "+h.Dir+" answers; its log:\n"+h.Log(), func() bool {
 		select {
 		case <-h.proc.Done():
