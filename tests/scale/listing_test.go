@@ -119,7 +119,7 @@ func TestListingOfManySessions(t *testing.T) {
 			if found.n < sessions || found.n > sessions+10 {
 				t.Errorf("%d sessions are listed, want %d and up to 10 of the process beside", found.n, sessions)
 			}
-			if now.peak > before.rss+maxListing {
+			if now.peak > before.rss+maxListing() {
 				t.Errorf("%d bytes were resident during the listing, %d before", now.peak, before.rss)
 			}
 			idle(t, h, before)

@@ -27,9 +27,11 @@ func TestMain(m *testing.M) {
 
 const (
 	maxThreads = 64
-	maxRSS     = 64 << 20  // of the daemon, after 100,000 sessions of 1 kB
-	maxListing = 256 << 20 // more than that, while a million sessions are listed
+	maxRSS     = 64 << 20 // of the daemon, after 100,000 sessions of 1 kB
 )
+
+// maxListing is how much more the daemon may need while 50,000 or a million sessions are listed.
+func maxListing() int { return size(64, 320) << 20 }
 
 // conf has servers that may take their time: the machine is loaded, and a timeout would make the test one of failures.
 func conf(servers ...*testkit.Memcached) testkit.Conf {
