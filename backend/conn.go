@@ -251,17 +251,15 @@ func consume(parts [][]byte, n int) [][]byte {
 }
 
 // Poll implements loop.Source: it takes the answers that are there.
-func (c *conn) Poll(hint bool) bool {
-	if c.fd < 0 || !hint && c.queued.Load() == 0 {
+func (c *conn) Poll() bool {
+	if c.fd < 0 {
 		return false
 	}
-	if hint {
-		c.wmu.Lock()
-		if c.full {
-			c.push()
-		}
-		c.wmu.Unlock()
+	c.wmu.Lock()
+	if c.full {
+		c.push()
 	}
+	c.wmu.Unlock()
 	n, errno := loop.Read(c.fd, c.answer.room())
 	switch {
 	case errno == unix.EAGAIN, errno == unix.EINTR:

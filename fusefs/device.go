@@ -35,6 +35,9 @@ type reader struct {
 	*device
 	loop *loop.Loop
 	in   *[]byte // what the next request is read into
+	// burst is how many requests are read without asking whether there are more: about as many as there were lately.
+	// A read in vain costs as much as one that brings a request.
+	burst int
 }
 
 // Opcodes of linux/fuse.h that the loop must tell apart.
@@ -91,7 +94,7 @@ func (d *device) serve(g *loop.Group) error {
 	d.handle((*buf)[:n], opInit)
 	for i, l := range g.Loops() {
 		d.readers.Add(1)
-		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte)}
+		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte), burst: 1}
 		if err := l.Add(d.fd, r, true); err != nil {
 			d.readers.Done()
 			if i > 0 {
@@ -105,16 +108,17 @@ func (d *device) serve(g *loop.Group) error {
 }
 
 // Poll takes the requests that the kernel has ready.
-func (r *reader) Poll(bool) bool {
+func (r *reader) Poll() bool {
 	if r.in == nil {
 		return false
 	}
-	for i := range gather {
+	for i := range r.burst {
 		n, errno := loop.Read(r.fd, *r.in)
 		switch {
 		case errno == 0 && n >= inHeaderSize:
 			r.take(n)
 		case errno == unix.EAGAIN:
+			r.burst = max(i, 1)
 			return i > 0
 		case errno == unix.EINTR, errno == unix.ENOENT: // ENOENT: the request was interrupted before it was read
 		default:
@@ -127,6 +131,7 @@ func (r *reader) Poll(bool) bool {
 			return true
 		}
 	}
+	r.burst = min(2*r.burst, gather)
 	return true
 }
 

@@ -26,9 +26,9 @@ import (
 // Source is a descriptor that a loop looks after. Poll and End are called by its loop alone, the others by any loop of
 // the group. None may block.
 type Source interface {
-	// Poll does what can be done without waiting, a bounded part of it, and tells whether there was anything. Without
-	// hint nothing speaks for more than a guess, and Poll may skip a system call that is likely to be in vain.
-	Poll(hint bool) bool
+	// Poll is called when the descriptor is ready, and again as long as it is. It does a bounded part of what can be
+	// done without waiting, and tells whether there was anything.
+	Poll() bool
 	// Flush is called after Group.Soon.
 	Flush()
 	// End is called after Loop.End.
@@ -66,7 +66,6 @@ type Loop struct {
 	ending  []Source         // guarded by mu
 
 	// The loop's own.
-	list   []Source // a copy of sources
 	flush  []Source
 	events [64]unix.EpollEvent
 	ticked time.Time
@@ -236,29 +235,38 @@ func (l *Loop) run() {
 	defer close(l.done)
 	defer unix.Close(l.epoll)
 	defer unix.Close(l.wake)
-	found := false
 	for {
 		if l.stale.Swap(false) && !l.change() {
 			return
 		}
-		for _, s := range l.list {
-			found = s.Poll(false) || found
+		if l.poll(l.wait()) {
+			runtime.Gosched() // with as many Ps as loops: until all goroutines wait for something
 		}
-		if found {
-			runtime.Gosched() // with one P: until all goroutines wait for something
-		}
-		found = l.flushSoon() || found
-		if found {
-			found = false
-			l.spin.found()
-			l.tick(false)
-			continue
-		}
-		if l.spin.again() {
-			continue
-		}
-		found = l.sleep()
+		l.flushSoon()
+		l.tick()
 	}
+}
+
+// poll hands events to their sources. It tells whether one of them found anything.
+func (l *Loop) poll(n int) (found bool) {
+	for i := range n {
+		fd := l.events[i].Fd
+		if int(fd) == l.wake {
+			var b [8]byte
+			rawRead(l.wake, b[:])
+			continue
+		}
+		if s := l.source(fd); s != nil {
+			found = s.Poll() || found
+		}
+	}
+	return found
+}
+
+func (l *Loop) source(fd int32) Source {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sources[fd]
 }
 
 // change takes over what other goroutines asked for. It reports false when the loop is to end.
@@ -272,15 +280,10 @@ func (l *Loop) change() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	clear(l.list)
-	l.list = l.list[:0]
-	for _, s := range l.sources {
-		l.list = append(l.list, s)
-	}
 	return !l.closing
 }
 
-func (l *Loop) flushSoon() bool {
+func (l *Loop) flushSoon() {
 	g := l.group
 	g.mu.Lock()
 	l.flush, g.soon = g.soon, l.flush[:0]
@@ -289,7 +292,6 @@ func (l *Loop) flushSoon() bool {
 		s.Flush()
 	}
 	clear(l.flush)
-	return len(l.flush) > 0
 }
 
 func (l *Loop) flushLater() {
@@ -303,10 +305,10 @@ func (l *Loop) flushLater() {
 	}
 }
 
-// tick lets sources look at their time limits.
-func (l *Loop) tick(sure bool) {
+// tick lets sources look at their time limits, every now and then.
+func (l *Loop) tick() {
 	now := time.Now()
-	if !sure && now.Sub(l.ticked) < TickEvery {
+	if now.Sub(l.ticked) < TickEvery {
 		return
 	}
 	l.ticked = now
@@ -316,60 +318,48 @@ func (l *Loop) tick(sure bool) {
 	}
 }
 
-// sleep waits for events and hands them to their sources. It tells whether there were any.
-func (l *Loop) sleep() (found bool) {
-	l.asleep.Store(true)
-	l.group.mu.Lock()
-	work, later := len(l.group.soon) > 0, len(l.group.later) > 0
-	l.group.mu.Unlock()
-	if work || l.stale.Load() {
-		l.asleep.Store(false)
-		return false
+// moment is how long a loop waits with its P. Under load the next event comes within it; timers of goroutines may be as
+// late as this.
+const moment = 250 * time.Microsecond
+
+// wait returns the number of events, which it waits for: looking again and again where that pays, then sleeping with
+// the P, then without it. To give the P up wakes the scheduler's monitor and costs more than the call. It returns 0 when
+// something else is to be done.
+func (l *Loop) wait() int {
+	for l.spin.again() {
+		if n := epollWait(l.epoll, l.events[:], 0); n > 0 {
+			l.spin.found()
+			return n
+		}
+		if l.stale.Load() || l.group.pending() {
+			return 0
+		}
 	}
+	l.asleep.Store(true)
+	defer l.asleep.Store(false)
+	if l.stale.Load() || l.group.pending() { // asked for before it was known that this sleeps
+		return 0
+	}
+	if n := epollWait(l.epoll, l.events[:], moment); n != 0 {
+		return max(n, 0)
+	}
+	l.flushLater() // there is time for it
 	limit := -1
 	for _, s := range *l.group.all.Load() {
 		if s.Waiting() {
 			limit = int(TickEvery / time.Millisecond)
 		}
 	}
-	n := epollWait(l.epoll, l.events[:], 1)
-	if n == 0 && later {
-		l.asleep.Store(false)
-		l.flushLater()
-		return true
+	n, err := unix.EpollWait(l.epoll, l.events[:], limit)
+	if err != nil { // EINTR
+		return 0
 	}
-	if n == 0 {
-		n = l.wait(limit)
-	}
-	n = max(n, 0)
-	l.asleep.Store(false)
-	if limit >= 0 {
-		l.tick(n == 0)
-	}
-	for _, e := range l.events[:n] {
-		if int(e.Fd) == l.wake {
-			var b [8]byte
-			rawRead(l.wake, b[:])
-			continue
-		}
-		l.mu.Lock()
-		s := l.sources[e.Fd]
-		l.mu.Unlock()
-		if s != nil {
-			found = s.Poll(true) || found
-		}
-	}
-	return found
+	return n
 }
 
-// wait is epoll_wait with a limit in milliseconds, -1 for none. It gives its P up, which wakes the scheduler's monitor
-// and costs more than the call; so it comes after a moment of waiting with the P, in which under load the next event comes.
-func (l *Loop) wait(limit int) int {
-	for {
-		n, err := unix.EpollWait(l.epoll, l.events[:], limit)
-		if err == unix.EINTR {
-			continue
-		}
-		return n
-	}
+// pending tells whether something is to be flushed soon.
+func (g *Group) pending() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.soon) > 0
 }

@@ -24,8 +24,8 @@ type pipeSource struct {
 	removed chan struct{}
 }
 
-func (s *pipeSource) Poll(hint bool) bool {
-	if s.fd < 0 || !hint {
+func (s *pipeSource) Poll() bool {
+	if s.fd < 0 {
 		return false
 	}
 	var b [1]byte

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,9 +41,15 @@ func rawWrite(fd int, b []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// epollWait is -1 after a signal.
-func epollWait(fd int, events []unix.EpollEvent, ms int) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+// epollWait waits for events without giving the P up, which is why it must be short. It is -1 after a signal. Kernels
+// before 5.11, which have no epoll_pwait2, do not wait at all.
+func epollWait(fd int, events []unix.EpollEvent, wait time.Duration) int {
+	limit := unix.NsecToTimespec(int64(wait))
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+		uintptr(unsafe.Pointer(&limit)), 0, 0)
+	if errno == unix.ENOSYS {
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	}
 	if errno != 0 {
 		return -1
 	}

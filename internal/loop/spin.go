@@ -14,12 +14,14 @@ import (
 type spinner struct {
 	enabled bool
 	start   time.Time // of this spell; zero: none
+	last    time.Time // of the last yield, or of the start
 	limit   time.Duration
 }
 
 const (
-	spinMost  = 60 * time.Microsecond
-	spinLeast = 5 * time.Microsecond
+	spinMost   = 60 * time.Microsecond
+	spinLeast  = 5 * time.Microsecond
+	yieldEvery = 10 * time.Microsecond
 	// A sched_yield that takes longer has run another thread: the core is wanted.
 	yieldBusy = 3 * time.Microsecond
 )
@@ -29,34 +31,31 @@ func (s *spinner) init() {
 	s.limit = spinMost
 }
 
-// found is called after a round that had something to do.
+// found is called when looking again has found something.
 func (s *spinner) found() {
-	if !s.start.IsZero() {
-		s.limit = min(s.limit*2, spinMost) // it paid
-	}
+	s.limit = min(s.limit*2, spinMost)
 	s.start = time.Time{}
 }
 
-// again tells whether to look again.
+// again tells whether to look (again).
 func (s *spinner) again() bool {
 	if !s.enabled {
 		return false
 	}
 	now := time.Now()
 	if s.start.IsZero() {
-		s.start = now
+		s.start, s.last = now, now
 		return true
 	}
-	if now.Sub(s.start) > s.limit {
+	stop := now.Sub(s.start) > s.limit
+	if !stop && now.Sub(s.last) > yieldEvery {
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		s.last = time.Now()
+		stop = s.last.Sub(now) > yieldBusy
+	}
+	if stop {
 		s.limit = max(s.limit/2, spinLeast)
 		s.start = time.Time{}
-		return false
 	}
-	unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	if time.Since(now) > yieldBusy {
-		s.limit = max(s.limit/2, spinLeast)
-		s.start = time.Time{}
-		return false
-	}
-	return true
+	return !stop
 }
