@@ -6,7 +6,7 @@ import (
 	"sessfs"
 )
 
-// coldNodes are nodes that nobody has used for a while, packed: a hundred thousand of them are some eight megabytes in
+// coldNodes are nodes that nobody has used for a while, packed: a hundred thousand of them are some twelve megabytes in
 // two maps without pointers, which cost the garbage collector nothing. They come in two generations. What is put or used
 // goes to the younger; when that is full the elder is dropped and the younger becomes the elder. So at least half of
 // max are kept, in the order of their use, without a list.

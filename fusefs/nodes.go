@@ -7,8 +7,8 @@ import (
 )
 
 // maxNodes bounds the nodes that nobody has open. The kernel forgets inodes only under memory pressure, and cookies are
-// chosen by attackers; a node id that fell out is answered with ESTALE and looked up again. It is about a day of a busy
-// host, and some 11 MiB.
+// chosen by attackers; a node id that fell out is answered with ESTALE and looked up again. They are some
+// 16 MiB when the table is full.
 //
 // The maxWarm of them that were used last are nodes as they are used here; the others are cold: packed, in memory that
 // the garbage collector does not look into.

@@ -12,7 +12,7 @@ type sighting struct {
 	size int
 }
 
-// sightings are the sessions that this host has lately seen, maxSeen of them at most: a day of a busy host in 3 MiB.
+// sightings are the sessions that this host has lately seen, maxSeen of them at most, in 3 MiB.
 // They outlive the kernel's inodes, hence a table of their own. It is a cache as in a processor: a hash chooses the row,
 // the least recently used of the row gives way. It has no pointers, and is allocated once. The hash stands for the name:
 // it is seeded at random, so that nobody can choose names that meet, and 64 bits long.
