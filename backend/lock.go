@@ -18,11 +18,15 @@ import (
 const lockMagic = "sessfs1"
 
 func encodeLock(token string, h sessfs.Holder) string {
-	s := fmt.Sprintf("%s %s %d %d %s %s", lockMagic, token, h.PID, h.Since.UnixMilli(), lockField(h.Host), lockField(h.Boot))
+	b := make([]byte, 0, 128)
+	b = append(append(append(append(b, lockMagic...), ' '), token...), ' ')
+	b = append(strconv.AppendUint(b, uint64(h.PID), 10), ' ')
+	b = append(strconv.AppendInt(b, h.Since.UnixMilli(), 10), ' ')
+	b = append(append(append(b, lockField(h.Host)...), ' '), lockField(h.Boot)...)
 	if h.Keep > 0 {
-		s += " " + strconv.FormatInt(int64((h.Keep+time.Millisecond-1)/time.Millisecond), 10)
+		b = strconv.AppendInt(append(b, ' '), int64((h.Keep+time.Millisecond-1)/time.Millisecond), 10)
 	}
-	return s
+	return string(b)
 }
 
 func lockField(s string) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,28 +23,95 @@ const (
 type witness struct {
 	pid   uint32
 	pidfd int // -1: none
+	kept  *keptPidfd
 }
 
-// watch begins to watch the process of a request. The pid of a request is a thread's.
-func watch(pid uint32) witness {
+// keptPidfd is the descriptor of a process that changes sessions again and again, as those of php-fpm do: to open and to
+// close one for each change would be two of some twenty system calls of a PHP request.
+type keptPidfd struct {
+	pid  uint32
+	fd   int
+	used int // by images, now
+}
+
+// witnesses keeps the descriptors of the processes that changed something last, one for each place.
+type witnesses struct {
+	mu   sync.Mutex
+	kept [128]keptPidfd // guarded by mu; pid 0: none
+}
+
+// watch begins to watch the process of a request, which is alive: it waits for the answer. The pid of a request is a
+// thread's.
+func (ws *witnesses) watch(pid uint32) witness {
 	if pid == 0 {
 		return witness{pidfd: -1}
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	k := &ws.kept[pid%uint32(len(ws.kept))]
+	if k.pid == pid && alive(k.fd) { // nobody else can have this pid before that process is reaped
+		k.used++
+		return witness{pid: pid, pidfd: k.fd, kept: k}
 	}
 	fd := pidfdOpen(pid)
 	if fd < 0 { // not the first thread of its process
 		pid = threadGroup(pid)
-		fd = pidfdOpen(pid)
+		return witness{pid: pid, pidfd: pidfdOpen(pid)}
 	}
-	return witness{pid: pid, pidfd: fd}
+	if k.used > 0 {
+		return witness{pid: pid, pidfd: fd}
+	}
+	if k.pid != 0 {
+		closePidfd(k.fd)
+	}
+	*k = keptPidfd{pid: pid, fd: fd, used: 1}
+	return witness{pid: pid, pidfd: fd, kept: k}
 }
 
-// pidfdOpen returns -1 where it fails. It is in the way of every PHP request, and does not block: a raw system call.
+// done ends the watching.
+func (ws *witnesses) done(w *witness) {
+	if w.kept == nil {
+		closePidfd(w.pidfd)
+		return
+	}
+	ws.mu.Lock()
+	w.kept.used--
+	ws.mu.Unlock()
+}
+
+// close ends all watching.
+func (ws *witnesses) close() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for i := range ws.kept {
+		if k := &ws.kept[i]; k.pid != 0 {
+			closePidfd(k.fd)
+			*k = keptPidfd{}
+		}
+	}
+}
+
+// These are in the way of PHP requests and do not block: raw system calls.
+
+// pidfdOpen returns -1 where it fails.
 func pidfdOpen(pid uint32) int {
 	fd, _, errno := unix.RawSyscall(unix.SYS_PIDFD_OPEN, uintptr(pid), 0, 0)
 	if errno != 0 {
 		return -1
 	}
 	return int(fd)
+}
+
+// alive tells whether a process was not reaped yet.
+func alive(pidfd int) bool {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(pidfd), 0, 0, 0, 0, 0)
+	return errno == 0
+}
+
+func closePidfd(fd int) {
+	if fd >= 0 {
+		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	}
 }
 
 // threadGroup returns the process that a thread belongs to; the thread itself when it is gone.
@@ -61,13 +129,6 @@ func threadGroup(tid uint32) uint32 {
 	return uint32(n)
 }
 
-func (w *witness) close() {
-	if w.pidfd >= 0 {
-		unix.RawSyscall(unix.SYS_CLOSE, uintptr(w.pidfd), 0, 0)
-		w.pidfd = -1
-	}
-}
-
 // fate looks at the process now. While it is there, exiting or a zombie, its exit code stands in /proc/PID/stat (field
 // 52, proc(5)); once it was reaped the pidfd tells it from Linux 6.15 on.
 func (w *witness) fate() fate {
@@ -78,7 +139,7 @@ func (w *witness) fate() fate {
 		if code, ok := pidfdExit(w.pidfd); ok {
 			return fateOf(code)
 		}
-		if unix.PidfdSendSignal(w.pidfd, 0, nil, 0) != nil { // reaped: /proc may show another process by now
+		if !alive(w.pidfd) { // reaped: /proc may show another process by now
 			return fateUnknown
 		}
 	}

@@ -11,8 +11,9 @@ import (
 // changed but not stored yet. Two kernel inodes may lead to one file (a name unlinked and made anew), and one inode to
 // two (see detach).
 type file struct {
-	id   sessfs.ID
-	refs int // handles and stores at RELEASE. Guarded by FS.mu.
+	id        sessfs.ID
+	witnesses *witnesses
+	refs      int // handles and stores at RELEASE. Guarded by FS.mu.
 
 	// storing is held while a change is under way, so that this host's changes of a session come one after the other.
 	storing sync.Mutex
@@ -99,7 +100,7 @@ func (f *file) imageOf(process uint32) *image {
 func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32) *image {
 	img := f.image(pid)
 	if img == nil {
-		img = &image{who: watch(pid)}
+		img = &image{who: f.witnesses.watch(pid)}
 		f.images = append(f.images, img)
 	}
 	img.by, img.data, img.mtime, img.failed = h, data, now(), false
@@ -112,7 +113,7 @@ func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32
 func (f *file) drop(img *image) {
 	for i, x := range f.images {
 		if x == img {
-			img.who.close()
+			f.witnesses.done(&img.who)
 			f.images = append(f.images[:i], f.images[i+1:]...)
 			return
 		}

@@ -9,7 +9,7 @@
 // The raw interface is used because go-fuse's node API numbers nodes afresh in every process and hides RELEASE's
 // flags. Node ids here are a keyed hash of the name, the same in every daemon of a mount.
 //
-// Order of locks: file.storing, then FS.mu, then file.mu. None of the last two is held over a call of the Store that
+// Order of locks: file.storing, then FS.mu, then file.mu, then witnesses.mu. None of the last three is held over a call of the Store that
 // may wait for the network.
 package fusefs
 
@@ -63,9 +63,10 @@ type FS struct {
 	names              names
 	started            time.Time
 
-	counters counters
-	work     sync.WaitGroup // stores at RELEASE that are under way
-	stop     chan struct{}  // closed when the mount is gone
+	witnesses witnesses
+	counters  counters
+	work      sync.WaitGroup // stores at RELEASE that are under way
+	stop      chan struct{}  // closed when the mount is gone
 
 	mu      sync.Mutex
 	nodes   nodeTable              // guarded by mu

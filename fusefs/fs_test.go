@@ -188,6 +188,8 @@ func TestOpenAfterADestroyElsewhere(t *testing.T) {
 
 // Rule 3: what becomes of an unpublished image is told by how its process went on.
 func TestFateOfUnpublishedImages(t *testing.T) {
+	var ws witnesses
+	defer ws.close()
 	child := func(script string) (*exec.Cmd, witness) {
 		cmd := exec.Command("sh", "-c", script)
 		in, err := cmd.StdinPipe()
@@ -197,7 +199,7 @@ func TestFateOfUnpublishedImages(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		w := watch(uint32(cmd.Process.Pid))
+		w := ws.watch(uint32(cmd.Process.Pid))
 		in.Close()
 		return cmd, w
 	}
@@ -226,15 +228,56 @@ func TestFateOfUnpublishedImages(t *testing.T) {
 	cmd.Wait()
 	_, told := pidfdExit(w.pidfd) // from Linux 6.15 on a pidfd tells how a reaped process ended
 	check("killed and reaped", w, false, !told, false)
-	w.close()
+	ws.done(&w)
 
 	cmd, w = child("read x; exit 3")
 	zombie(cmd)
 	check("ended", w, false, true, true)
 	cmd.Wait()
 	check("ended and reaped", w, false, true, told)
-	w.close()
-	check("never known", watch(0), false, true, false)
+	ws.done(&w)
+	check("never known", ws.watch(0), false, true, false)
+}
+
+// A process that changes sessions again and again is watched over one descriptor; another that gets its pid is not taken
+// for it.
+func TestWitnesses(t *testing.T) {
+	var ws witnesses
+	defer ws.close()
+	start := func() *exec.Cmd {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	cmd := start()
+	pid := uint32(cmd.Process.Pid)
+	first := ws.watch(pid)
+	second := ws.watch(pid) // two sessions at once
+	ws.done(&first)
+	ws.done(&second)
+	again := ws.watch(pid)
+	if again.pidfd < 0 || again.pidfd != first.pidfd || second.pidfd != first.pidfd {
+		t.Errorf("descriptors %d, %d and %d for one process", first.pidfd, second.pidfd, again.pidfd)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if got := again.fate(); got != fateKilled && got != fateUnknown { // unknown before Linux 6.15
+		t.Errorf("the fate of a killed process is %d", got)
+	}
+	// As if the next process had got that pid.
+	next := start()
+	defer func() { next.Process.Kill(); next.Wait() }()
+	k := again.kept
+	ws.done(&again)
+	ws.kept[uint32(next.Process.Pid)%uint32(len(ws.kept))] = keptPidfd{pid: uint32(next.Process.Pid), fd: k.fd}
+	*k = keptPidfd{}
+	w := ws.watch(uint32(next.Process.Pid))
+	if got := w.fate(); got != fateFine {
+		t.Errorf("the fate of the next process with that pid is %d", got)
+	}
+	ws.done(&w)
 }
 
 // stateOf is the letter in /proc/PID/stat.

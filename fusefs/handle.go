@@ -69,7 +69,7 @@ func (fs *FS) fileOf(id sessfs.ID, s *sessfs.Session) *file {
 	f := fs.files[id]
 	if f == nil {
 		// A read that began before there was this file has seen 0 changes, and must not replace what it has.
-		f = &file{id: id, session: s, readAt: sessfs.Boottime(), changes: 1}
+		f = &file{id: id, witnesses: &fs.witnesses, session: s, readAt: sessfs.Boottime(), changes: 1}
 		fs.files[id] = f
 	}
 	return f

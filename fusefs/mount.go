@@ -122,6 +122,7 @@ func (s *Server) end() {
 	s.dev.workers.close()
 	s.fs.work.Wait()
 	s.fs.releaseAll()
+	s.fs.witnesses.close()
 	unix.Close(s.dev.fd)
 	if s.own != nil {
 		s.own.Close()
