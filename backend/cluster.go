@@ -26,7 +26,7 @@ type Options struct {
 	Servers       []Server
 	Timeout       time.Duration // longest time of any request; default 1 s
 	RetryInterval time.Duration // within which a server that is back is found; default 15 s
-	Connections   int           // pipelined, per server; default 2
+	Connections   int           // pipelined, per server; default 1
 	Prefix        string        // of all keys
 	Lifetime      time.Duration // of a session that is not stored again; default 24 min
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
@@ -75,7 +75,7 @@ func New(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	if o.Connections == 0 {
-		o.Connections = 2
+		o.Connections = 1
 	}
 	if o.Connections < 0 || o.Connections > 1024 {
 		return nil, fmt.Errorf("%d connections per server are impossible; give 1 to 1024", o.Connections)

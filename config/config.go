@@ -93,7 +93,7 @@ func Default() *Config {
 		Owner:      Keep,
 		Session:    Session{Lifetime: 24 * time.Minute, MaxSize: 16 << 20},
 		Lock:       Lock{Lease: 10 * time.Second},
-		Cache: Cache{Replicas: 1, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 2,
+		Cache: Cache{Replicas: 1, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 1,
 			Prefix: "sessfs:"},
 		Admin: Admin{Socket: "/run/sessfs/admin.sock"},
 		Log:   Log{Level: slog.LevelInfo, Format: "text"},

@@ -1,7 +1,6 @@
 package loop
 
 import (
-	"os"
 	"runtime"
 	"time"
 
@@ -27,7 +26,7 @@ const (
 )
 
 func (s *spinner) init() {
-	s.enabled = runtime.NumCPU() > 1 && os.Getenv("NOSPIN") == ""
+	s.enabled = runtime.NumCPU() > 1
 	s.limit = spinMost
 }
 
