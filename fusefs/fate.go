@@ -79,6 +79,18 @@ func (ws *witnesses) done(w *witness) {
 	ws.mu.Unlock()
 }
 
+// tidy closes the descriptors of processes that are gone.
+func (ws *witnesses) tidy() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for i := range ws.kept {
+		if k := &ws.kept[i]; k.pid != 0 && k.used == 0 && !alive(k.fd) {
+			closePidfd(k.fd)
+			*k = keptPidfd{}
+		}
+	}
+}
+
 // close ends all watching.
 func (ws *witnesses) close() {
 	ws.mu.Lock()

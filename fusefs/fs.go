@@ -119,11 +119,11 @@ func (fs *FS) String() string { return "sessfs" }
 // them into spurious EINTR; the Store's own timeout bounds the operation.
 var background = context.Background()
 
-// janitor ends marks that nobody claimed. It runs until the mount is gone.
+// janitor ends marks that nobody claimed, and the watching of processes that are gone. It runs until the mount is gone.
 func (fs *FS) janitor() {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-fs.stop:
 			fs.mu.Lock()
@@ -136,6 +136,9 @@ func (fs *FS) janitor() {
 			ended := fs.marks.expire(sessfs.Boottime())
 			fs.mu.Unlock()
 			closeClaims(ended)
+			if n%10 == 0 {
+				fs.witnesses.tidy()
+			}
 		}
 	}
 }

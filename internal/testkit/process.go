@@ -202,15 +202,6 @@ func Until(t testing.TB, d time.Duration, what string, cond func() bool) {
 	}
 }
 
-// CPUWaits is how long some process of this machine has waited for a CPU so far; 0 where the kernel does not say.
-func CPUWaits() time.Duration {
-	b, _ := os.ReadFile("/proc/pressure/cpu")
-	_, total, _ := strings.Cut(string(b), "total=")
-	var us int64
-	fmt.Sscan(total, &us)
-	return time.Duration(us) * time.Microsecond
-}
-
 // FreePort returns a port of 127.0.0.1 that nobody listens on.
 func FreePort(t testing.TB) int {
 	t.Helper()
