@@ -73,7 +73,7 @@ func (m *Manager) yield(e *entry) {
 	if e.yield == 0 {
 		m.watch() // for its end
 	}
-	e.yield = now + int64(2*p.next("", now)+m.opts.PollMin)
+	e.yield = now + int64(2*p.next("", now, 1)+m.opts.PollMin)
 }
 
 // released notes that the lock was given up here. An unlocked destroy by another host is possible at any time: what was

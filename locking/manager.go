@@ -66,6 +66,7 @@ type Manager struct {
 	leases  atomic.Int64  // that the keeper must look after, absent waiters and turns left to others
 	watched atomic.Int64  // leases that are looked after for marks
 	looking atomic.Bool   // such a look is under way
+	polling atomic.Int64  // waits for leases of other hosts
 	commits atomic.Uint64 // tells which commits look for a mark
 	kept    atomic.Int64  // bytes of sessions whose leases are kept
 	wake    chan struct{} // capacity 1: leases is not 0 any more

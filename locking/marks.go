@@ -109,7 +109,7 @@ func (m *Manager) askBack(ctx context.Context, id sessfs.ID, token string, limit
 		if left <= 0 {
 			return false
 		}
-		timer.Reset(min(jitter(p.next(token, now)), left))
+		timer.Reset(min(jitter(p.next(token, now, 1)), left))
 	}
 }
 

@@ -20,13 +20,18 @@ type pace struct {
 // patience is the share of a lease's age that its end may go unnoticed: one poll in a sixteenth of it.
 const patience = 16
 
-// next notes which lease stands now and returns the time until the next question.
-func (p *pace) next(token string, now int64) time.Duration {
+// next notes which lease stands now and returns the time until the next question of a wait that is one of so many.
+func (p *pace) next(token string, now, waits int64) time.Duration {
 	if token != p.token {
 		p.token, p.since = token, now
 	}
-	return min(max(time.Duration(now-p.since)/patience, p.shortest), p.longest)
+	return max(min(max(time.Duration(now-p.since)/patience, p.shortest), p.longest), time.Duration(waits)*pollGap)
 }
+
+// pollGap is the least time between two questions of all waits of this host together. A host with many waits asks for
+// each of them more rarely, so that the servers are not busy with nothing else: 2,000 waits once in 400 ms each, instead
+// of 80,000 questions a second.
+const pollGap = 200 * time.Microsecond
 
 // acquire starts the wait for the lease, for all waiters of the session together. It is not called while one runs. The
 // caller holds the shard's mu.
@@ -66,6 +71,8 @@ func (m *Manager) wait(e *entry) {
 			first = 0
 		}
 	}
+	m.polling.Add(1)
+	defer m.polling.Add(-1)
 	var left mark
 	timer := time.NewTimer(first)
 	defer timer.Stop()
@@ -94,7 +101,7 @@ func (m *Manager) wait(e *entry) {
 				m.opts.Log.Warn("a session's lock is waited for", "session", e.id.Hash(), "for", time.Duration(now-start).Round(time.Millisecond),
 					"holder_host", h.Host, "holder_pid", h.PID, "held_since", h.Since)
 			}
-			timer.Reset(jitter(p.next(h.Token, now)))
+			timer.Reset(jitter(p.next(h.Token, now, m.polling.Load())))
 		case now < polite:
 			timer.Reset(jitter(p.shortest))
 		default:

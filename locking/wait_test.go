@@ -14,7 +14,7 @@ func TestPace(t *testing.T) {
 	p := pace{shortest: time.Millisecond, longest: 25 * time.Millisecond}
 	now, asked := int64(0), 0
 	for now < int64(20*time.Millisecond) { // a turn of some hand-overs
-		now += int64(p.next("a", now))
+		now += int64(p.next("a", now, 1))
 		asked++
 	}
 	if asked < 16 || asked > 20 {
@@ -22,7 +22,7 @@ func TestPace(t *testing.T) {
 	}
 	last := time.Duration(0)
 	for now < int64(time.Second) {
-		d := p.next("a", now)
+		d := p.next("a", now, 1)
 		if d < last || d > 25*time.Millisecond {
 			t.Fatalf("%v after %v", d, last)
 		}
@@ -34,8 +34,19 @@ func TestPace(t *testing.T) {
 	if last != 25*time.Millisecond || asked > 120 {
 		t.Errorf("%d questions in a second, the last interval is %v", asked, last)
 	}
-	if d := p.next("b", now); d != time.Millisecond {
+	if d := p.next("b", now, 1); d != time.Millisecond {
 		t.Errorf("the next lease is asked for after %v", d)
+	}
+}
+
+// However many waits a host has, it asks 5,000 times a second at most, be the locks moving or not.
+func TestManyWaitsAskMoreRarely(t *testing.T) {
+	const waits = 2000
+	p := pace{shortest: time.Millisecond, longest: 25 * time.Millisecond}
+	for i, token := range []string{"a", "a", "b", "b"} {
+		if d := p.next(token, int64(i)*int64(time.Second), waits); d < 400*time.Millisecond || d > time.Second {
+			t.Errorf("one of %d waits asks after %v", waits, d)
+		}
 	}
 }
 
