@@ -24,6 +24,7 @@ type batch struct {
 	// The connection's until it is done.
 	replies []reply
 	written bool
+	parted  bool // its text was not copied, and may be sent still
 	err     error
 	done    chan struct{} // capacity 1
 	after   func(*batch)  // instead of done: nobody waits; must not block
@@ -47,7 +48,7 @@ func newBatch() *batch { return batches.Get().(*batch) }
 
 // free lets b be used again, where nothing can point to it any more: it was answered, and its replies were copied.
 func (b *batch) free() {
-	if b.err != nil || b.after != nil || len(b.replies) != len(b.commands) {
+	if b.err != nil || b.after != nil || b.parted || len(b.replies) != len(b.commands) {
 		return
 	}
 	clear(b.replies)

@@ -38,8 +38,8 @@ type conn struct {
 	queued atomic.Int32       // batches without an answer
 
 	wmu    sync.Mutex
-	fd     int // -1: closed. Written by the loop, guarded by wmu for others
-	wbuf   []byte
+	fd     int      // -1: closed. Written by the loop, guarded by wmu for others
+	wbuf   []byte   // guarded by wmu
 	unsent [][]byte // guarded by wmu: what the socket did not take yet
 	full   bool     // guarded by wmu: the loop waits until it takes more
 
@@ -166,6 +166,7 @@ func (c *conn) Flush() {
 		c.unsent = append(c.unsent[:0], c.wbuf)
 	} else {
 		for _, b := range batches {
+			b.parted = true
 			c.unsent = b.parts(c.unsent)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -17,7 +18,7 @@ import (
 
 // device is a loop of our own on /dev/fuse: go-fuse parses requests and makes the answers (ProtocolServer), this reads
 // and writes them, from the daemon's event loops. A request that may wait (for the network, for a lock) gets a goroutine
-// of its own; what is answered from memory is answered at once.
+// of its own (see workers); what is answered from memory is answered at once.
 type device struct {
 	fd       int
 	fs       *FS
@@ -25,6 +26,8 @@ type device struct {
 	counters *counters
 	log      *slog.Logger
 	workers  workers
+	direct   uniques        // of requests that are with a worker and that no signal ends
+	failed   atomic.Bool    // reading failed; the kernel still has the mount
 	readers  sync.WaitGroup // that have not seen the end of the mount
 	large    sync.Pool      // *[]byte of requestSize
 	small    sync.Pool      // *[]byte of smallSize, for requests without a payload
@@ -89,7 +92,7 @@ func (d *device) serve(g *loop.Group) error {
 	defer d.large.Put(buf)
 	n, errno := loop.Read(d.fd, *buf)
 	if errno != 0 || n < inHeaderSize || binary.NativeEndian.Uint32((*buf)[4:]) != opInit {
-		return fmt.Errorf("the kernel did not begin with INIT: %d bytes, %w", n, errno)
+		return fmt.Errorf("the kernel did not begin with INIT: %d bytes, errno %d", n, errno)
 	}
 	d.handle((*buf)[:n], opInit)
 	for i, l := range g.Loops() {
@@ -123,6 +126,7 @@ func (r *reader) Poll() bool {
 		case errno == unix.EINTR, errno == unix.ENOENT: // ENOENT: the request was interrupted before it was read
 		default:
 			if errno != unix.ENODEV { // ENODEV: unmounted
+				r.failed.Store(true)
 				r.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
 			}
 			r.in = nil
@@ -153,12 +157,18 @@ func (r *reader) take(n int) {
 	if op < uint32(len(r.counters.ops)) {
 		r.counters.ops[op].Add(1)
 	}
+	if op == opInterrupt && n >= sizeInterruptIn && r.direct.has(binary.NativeEndian.Uint64((*r.in)[inHeaderSize:])) {
+		return // without an answer, which the kernel does not need: EAGAIN would have it ask again at once
+	}
 	if r.atOnce((*r.in)[:n], op) {
 		return
 	}
 	if inline(op) {
 		r.handle((*r.in)[:n], op)
 		return
+	}
+	if op == opOpen || op == opWrite {
+		r.direct.add(unique((*r.in)[:n]))
 	}
 	if n <= smallSize {
 		req := r.small.Get().(*[]byte)
@@ -180,8 +190,12 @@ func inline(op uint32) bool {
 }
 
 func (d *device) handleApart(w work) {
-	if in := (*w.buf)[:w.n]; !d.apart(in, w.op) {
+	in := (*w.buf)[:w.n]
+	if !d.apart(in, w.op) {
 		d.handle(in, w.op)
+	}
+	if w.op == opOpen || w.op == opWrite {
+		d.direct.remove(unique(in))
 	}
 	w.pool.Put(w.buf)
 }

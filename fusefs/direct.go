@@ -3,6 +3,7 @@ package fusefs
 import (
 	"encoding/binary"
 	"runtime/debug"
+	"sync"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -24,6 +25,8 @@ const (
 	sizeReadIn    = int(unsafe.Sizeof(fuse.ReadIn{}))
 	sizeWriteIn   = int(unsafe.Sizeof(fuse.WriteIn{}))
 	sizeReleaseIn = int(unsafe.Sizeof(fuse.ReleaseIn{}))
+
+	sizeInterruptIn = inHeaderSize + 8
 )
 
 type (
@@ -42,8 +45,8 @@ type (
 )
 
 // atOnce answers a request from memory, on the loop itself. It reports false where that would mean to wait.
-func (d *device) atOnce(in []byte, op uint32) bool {
-	defer d.recovered(in)
+func (d *device) atOnce(in []byte, op uint32) (done bool) {
+	defer d.recovered(in, &done)
 	p := unsafe.Pointer(&in[0])
 	switch {
 	case op == opGetattr && len(in) >= sizeGetAttrIn:
@@ -84,8 +87,8 @@ func (d *device) atOnce(in []byte, op uint32) bool {
 
 // apart answers a request that may wait for the network, on a goroutine of its own. It reports false where go-fuse is to
 // do it.
-func (d *device) apart(in []byte, op uint32) bool {
-	defer d.recovered(in)
+func (d *device) apart(in []byte, op uint32) (done bool) {
+	defer d.recovered(in, &done)
 	p := unsafe.Pointer(&in[0])
 	switch {
 	case op == opOpen && len(in) >= sizeOpenIn:
@@ -114,13 +117,13 @@ func (d *device) reply(r unsafe.Pointer, size uintptr, in []byte, st fuse.Status
 	if st != fuse.OK {
 		size = outHeaderSize
 	}
-	h.Length, h.Status, h.Unique = uint32(size), -int32(st), binary.NativeEndian.Uint64(in[8:])
+	h.Length, h.Status, h.Unique = uint32(size), -int32(st), unique(in)
 	d.write(unsafe.Slice((*byte)(r), size))
 }
 
 // replyData answers a READ, without a copy.
 func (d *device) replyData(in, data []byte, st fuse.Status) {
-	h := fuse.OutHeader{Unique: binary.NativeEndian.Uint64(in[8:])}
+	h := fuse.OutHeader{Unique: unique(in)}
 	if st != fuse.OK || len(data) == 0 {
 		d.reply(unsafe.Pointer(&h), outHeaderSize, in, st)
 		return
@@ -138,10 +141,42 @@ func (d *device) replyData(in, data []byte, st fuse.Status) {
 }
 
 // recovered answers a request whose handler panicked: one request fails, not the mount.
-func (d *device) recovered(in []byte) {
+func (d *device) recovered(in []byte, done *bool) {
 	if r := recover(); r != nil {
+		*done = true
 		d.log.Error("a request failed for a defect of this program; please report it", "panic", r, "opcode", binary.NativeEndian.Uint32(in[4:]), "stack", string(debug.Stack()))
 		var h fuse.OutHeader
 		d.reply(unsafe.Pointer(&h), outHeaderSize, in, fuse.EIO)
 	}
+}
+
+// unique is the number of a request.
+func unique(in []byte) uint64 { return binary.NativeEndian.Uint64(in[8:]) }
+
+// uniques is a set of requests.
+type uniques struct {
+	mu  sync.Mutex
+	set map[uint64]struct{} // guarded by mu
+}
+
+func (u *uniques) add(n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.set == nil {
+		u.set = make(map[uint64]struct{})
+	}
+	u.set[n] = struct{}{}
+}
+
+func (u *uniques) remove(n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.set, n)
+}
+
+func (u *uniques) has(n uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.set[n]
+	return ok
 }

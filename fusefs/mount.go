@@ -119,6 +119,10 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 func (s *Server) end() {
 	s.dev.readers.Wait()
 	close(s.fs.stop)
+	if s.dev.failed.Load() { // nobody reads any more: what waits for an answer must not wait for ever
+		unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
+	}
+	s.fs.releaseAll() // ends the waits for locks, whose requests the kernel has given up
 	s.dev.workers.close()
 	s.fs.work.Wait()
 	s.fs.releaseAll()

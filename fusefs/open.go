@@ -163,6 +163,7 @@ func (fs *FS) reopen(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	unlinked := x.file.detached
 	x.file.mu.Unlock()
 	if !unlinked {
+		fs.unknown.add(fs.nodes.of(n.id).ino) // the LOOKUPs after this must tell the truth
 		return estale
 	}
 	v := x.file.view(in.Pid)

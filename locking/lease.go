@@ -133,7 +133,9 @@ func (m *Manager) settle(e *entry) {
 	if len(e.queue.holders) == 0 && e.handOvers > 0 && m.hadTurn(e, now) {
 		m.yield(e)
 		m.giveBack(e)
-		m.acquire(e)
+		if !e.acquiring { // else the wait that brought this lease is not quite over, and settles again
+			m.acquire(e)
+		}
 		return
 	}
 	if granted := e.queue.next(); len(granted) > 0 {

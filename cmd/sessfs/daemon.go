@@ -63,7 +63,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
 		return err
 	}
-	if d.loops, err = loop.New(runtime.GOMAXPROCS(0)); err != nil {
+	if d.loops, err = loop.New(min(runtime.GOMAXPROCS(0), 4)); err != nil {
 		return err
 	}
 	mo.Loops = d.loops

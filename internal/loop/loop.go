@@ -10,7 +10,7 @@
 // System calls on descriptors of a loop must not block: the descriptors are in non-blocking mode, and the calls are
 // raw, so that the scheduler need not know of them.
 //
-// Order of locks: Loop.mu, then Group.mu; no other lock is wanted under them. The goroutines are ended by Close.
+// Order of locks: Loop.mu, then Group.mu; no other lock is wanted under them. Callers may hold theirs. The goroutines are ended by Close.
 package loop
 
 import (
@@ -83,8 +83,6 @@ func New(n int) (*Group, error) {
 			return nil, fmt.Errorf("making an event loop: %w", err)
 		}
 		g.loops = append(g.loops, l)
-	}
-	for _, l := range g.loops {
 		go l.run()
 	}
 	return g, nil
@@ -340,8 +338,8 @@ func (l *Loop) wait() int {
 	if l.stale.Load() || l.group.pending() { // asked for before it was known that this sleeps
 		return 0
 	}
-	if n := epollWait(l.epoll, l.events[:], moment); n != 0 {
-		return max(n, 0)
+	if n := epollWait(l.epoll, l.events[:], moment); n > 0 {
+		return n
 	}
 	l.flushLater() // there is time for it
 	limit := -1

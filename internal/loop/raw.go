@@ -42,12 +42,12 @@ func rawWrite(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // epollWait waits for events without giving the P up, which is why it must be short. It is -1 after a signal. Kernels
-// before 5.11, which have no epoll_pwait2, do not wait at all.
+// before 5.11, which have no epoll_pwait2, do not wait at all here.
 func epollWait(fd int, events []unix.EpollEvent, wait time.Duration) int {
 	limit := unix.NsecToTimespec(int64(wait))
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 		uintptr(unsafe.Pointer(&limit)), 0, 0)
-	if errno == unix.ENOSYS {
+	if errno != 0 && errno != unix.EINTR { // ENOSYS, or EPERM of a seccomp filter that does not know it
 		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	}
 	if errno != 0 {
