@@ -240,7 +240,7 @@ func (l *Loop) run() {
 		if l.poll(l.wait()) {
 			runtime.Gosched() // with as many Ps as loops: until all goroutines wait for something
 		}
-		l.flushSoon()
+		l.flushAll(&l.group.soon)
 		l.tick()
 	}
 }
@@ -281,26 +281,15 @@ func (l *Loop) change() bool {
 	return !l.closing
 }
 
-func (l *Loop) flushSoon() {
-	g := l.group
-	g.mu.Lock()
-	l.flush, g.soon = g.soon, l.flush[:0]
-	g.mu.Unlock()
+// flushAll flushes what stands in one of the group's lists.
+func (l *Loop) flushAll(list *[]Source) {
+	l.group.mu.Lock()
+	l.flush, *list = *list, l.flush[:0]
+	l.group.mu.Unlock()
 	for _, s := range l.flush {
 		s.Flush()
 	}
 	clear(l.flush)
-}
-
-func (l *Loop) flushLater() {
-	g := l.group
-	g.mu.Lock()
-	later := g.later
-	g.later = nil
-	g.mu.Unlock()
-	for _, s := range later {
-		s.Flush()
-	}
 }
 
 // tick lets sources look at their time limits, every now and then.
@@ -310,7 +299,7 @@ func (l *Loop) tick() {
 		return
 	}
 	l.ticked = now
-	l.flushLater()
+	l.flushAll(&l.group.later)
 	for _, s := range *l.group.all.Load() {
 		s.Tick(now)
 	}
@@ -341,7 +330,7 @@ func (l *Loop) wait() int {
 	if n := epollWait(l.epoll, l.events[:], moment); n > 0 {
 		return n
 	}
-	l.flushLater() // there is time for it
+	l.flushAll(&l.group.later) // there is time for it
 	limit := -1
 	for _, s := range *l.group.all.Load() {
 		if s.Waiting() {

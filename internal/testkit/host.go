@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -142,6 +143,18 @@ func (h *Host) Detach() { syscall.Unmount(h.Dir, syscall.MNT_DETACH) }
 func (h *Host) Sessfs(args ...string) (string, int) {
 	h.t.Helper()
 	return Run(h.t, Binary(h.t), append(args, "--config", h.Config)...)
+}
+
+// Status reads `sessfs status --json` into figures, a pointer to a struct with the part of it that matters.
+func (h *Host) Status(figures any) {
+	h.t.Helper()
+	out, code := h.Sessfs("status", "--json")
+	if code != 0 {
+		h.t.Fatalf("status: exit %d: %s", code, out)
+	}
+	if err := json.Unmarshal([]byte(out), figures); err != nil {
+		h.t.Fatalf("status: %v: %s", err, out)
+	}
 }
 
 // Path is a file in the mount.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -67,13 +66,10 @@ func TestCleaners(t *testing.T) {
 
 func roundTrips(t *testing.T, h *testkit.Host) int {
 	t.Helper()
-	out, code := h.Sessfs("status", "--json")
 	var f struct {
 		RoundTrips int `json:"round_trips_waited"`
 	}
-	if err := json.Unmarshal([]byte(out), &f); err != nil || code != 0 {
-		t.Fatalf("status: exit %d: %v: %s", code, err, out)
-	}
+	h.Status(&f)
 	return f.RoundTrips
 }
 

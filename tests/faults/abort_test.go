@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"encoding/json"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,9 +20,9 @@ func TestUnmountedByForce(t *testing.T) {
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
 	waiter := testkit.StartPHP(t, a, nil, `echo "waiting\n"; `+start, "forced")
 	testkit.Until(t, 10*time.Second, "somebody waits", func() bool {
-		out, code := a.Sessfs("status", "--json")
 		var f struct{ Locking struct{ Waiting int } }
-		return code == 0 && json.Unmarshal([]byte(out), &f) == nil && f.Locking.Waiting == 1
+		a.Status(&f)
+		return f.Locking.Waiting == 1
 	})
 	syscall.Unmount(a.Dir, syscall.MNT_FORCE) // aborts the connection; the mount itself is busy
 	select {
@@ -42,22 +41,19 @@ func TestUnmountedByForce(t *testing.T) {
 func TestSignalInARequest(t *testing.T) {
 	h, m := one(t, "", "  timeout: 3s\n")
 	want(t, testkit.PHP(t, h, write, "signal", "x"), "ok")
-	m.Process().Signal(syscall.SIGSTOP)
-	testkit.Until(t, 10*time.Second, "memcached is stopped", func() bool { return testkit.Stopped(m.Process().PID()) })
+	m.Process().Freeze(t)
 	p := testkit.StartPHP(t, h, nil, `echo "begin\n"; `+start, "signal")
 	testkit.Until(t, 10*time.Second, "it begins", func() bool { return strings.Contains(p.Output(), "begin") })
 	time.Sleep(300 * time.Millisecond)
 	p.Signal(syscall.SIGTERM)
 	time.Sleep(time.Second)
-	m.Process().Signal(syscall.SIGCONT)
+	m.Process().Thaw()
 	p.Wait(t, 30*time.Second)
-	out, _ := h.Sessfs("status", "--json")
+	testkit.Until(t, 10*time.Second, "the server is used again", func() bool { _, code := h.Sessfs("status"); return code == 0 })
 	var f struct {
 		Files struct{ Operations map[string]int }
 	}
-	if err := json.Unmarshal([]byte(out), &f); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	h.Status(&f)
 	t.Logf("%d INTERRUPTs", f.Files.Operations["INTERRUPT"])
 	if n := f.Files.Operations["INTERRUPT"]; n == 0 || n > 20 {
 		t.Errorf("%d INTERRUPTs for one signal: %v", n, f.Files.Operations)

@@ -1,7 +1,6 @@
 package locks
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -27,13 +26,7 @@ func kept(t *testing.T, h *testkit.Host) int {
 			Kept int `json:"kept"`
 		}
 	}
-	out, code := h.Sessfs("status", "--json")
-	if code != 0 {
-		t.Fatalf("status: exit %d: %s", code, out)
-	}
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		t.Fatal(err)
-	}
+	h.Status(&s)
 	return s.Locking.Kept
 }
 

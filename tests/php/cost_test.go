@@ -1,7 +1,6 @@
 package php
 
 import (
-	"encoding/json"
 	"fmt"
 	"testing"
 
@@ -19,13 +18,7 @@ type figures struct {
 
 func count(t *testing.T, h *testkit.Host) (f figures) {
 	t.Helper()
-	out, code := h.Sessfs("status", "--json")
-	if code != 0 {
-		t.Fatalf("status: exit %d: %s", code, out)
-	}
-	if err := json.Unmarshal([]byte(out), &f); err != nil {
-		t.Fatal(err)
-	}
+	h.Status(&f)
 	return f
 }
 

@@ -6,7 +6,6 @@
 package scale
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -67,13 +66,7 @@ type figures struct {
 
 func status(t *testing.T, h *testkit.Host) (f figures) {
 	t.Helper()
-	out, code := h.Sessfs("status", "--json")
-	if code != 0 {
-		t.Fatalf("status: exit %d: %s", code, out)
-	}
-	if err := json.Unmarshal([]byte(out), &f); err != nil {
-		t.Fatal(err)
-	}
+	h.Status(&f)
 	return f
 }
 
