@@ -115,7 +115,9 @@ func (r *reader) Poll() bool {
 	if r.in == nil {
 		return false
 	}
-	for i := range r.burst {
+	i := 0
+	defer func() { r.counted(i) }()
+	for ; i < r.burst; i++ {
 		n, errno := loop.Read(r.fd, *r.in)
 		switch {
 		case errno == 0 && n >= inHeaderSize:
@@ -137,6 +139,16 @@ func (r *reader) Poll() bool {
 	}
 	r.burst = min(2*r.burst, gather)
 	return true
+}
+
+// counted notes how many requests a poll has brought.
+func (r *reader) counted(requests int) {
+	if requests > 0 {
+		r.counters.polls.Add(1)
+	}
+	if requests > 1 {
+		r.counters.crowded.Add(1)
+	}
 }
 
 // Flush implements loop.Source: every answer is written when it is made.

@@ -178,5 +178,11 @@ func (s *Server) Reconfigure(n Settings) {
 	s.fs.settings.Store(&n)
 }
 
+// Crowd tells how often requests were looked for and found, and how often there was more than one: whether several
+// processes wait for this daemon at a time.
+func (s *Server) Crowd() (found, several uint64) {
+	return s.fs.counters.polls.Load(), s.fs.counters.crowded.Load()
+}
+
 // Stats returns the mount's figures.
 func (s *Server) Stats() Stats { return s.fs.stats() }

@@ -21,6 +21,8 @@ type Stats struct {
 }
 
 type counters struct {
+	polls      atomic.Uint64 // of the device, that brought requests
+	crowded    atomic.Uint64 // of these, that brought more than one
 	ops        [64]atomic.Uint64
 	stores     atomic.Uint64
 	lostStores atomic.Uint64

@@ -194,9 +194,10 @@ func serve(ctx context.Context, r mountRequest) error {
 			return err
 		}
 	}
-	trimming, end := context.WithCancel(ctx)
+	aside, end := context.WithCancel(ctx)
 	defer end()
-	go trimMemory(trimming)
+	go trimMemory(aside)
+	go watchCrowd(aside, d.mount.Crowd)
 	sdnotify.Ready("serving " + d.mountpoint)
 	err = d.run(ctx, reload)
 	sdnotify.Stopping()
