@@ -93,7 +93,7 @@ func (fs *FS) getAttrAtOnce(in *fuse.GetAttrIn, out *fuse.AttrOut) (fuse.Status,
 		return 0, false
 	}
 	h, own := n.last(func(x *handle) bool { return x.pid == in.Pid })
-	if !own || h.claim == nil || h.failed.Load() || !h.claim.Leased() || h.claim.Err() != nil {
+	if !own || h.claim == nil || !h.claim.Leased() || h.err(h.claim) != nil {
 		return 0, false
 	}
 	h.file.mu.Lock()

@@ -86,7 +86,7 @@ func TestMarkEndsWithItsClaim(t *testing.T) {
 	if st := fs.Lookup(nil, &root, "sess_missing", &entry); st != fuse.OK {
 		t.Fatal(st)
 	}
-	if st := fs.Open(nil, &fuse.OpenIn{InHeader: header(entry.NodeId, 7), Flags: 2}, &fuse.OpenOut{}); st != estale {
+	if _, st := open(t, fs, entry.NodeId, 7); st != estale {
 		t.Fatalf("OPEN of a missing session: %v", st)
 	}
 	if n := m.Stats().Claims; n != 1 {

@@ -55,6 +55,21 @@ func mustOpen(t testing.TB, m *Manager, intent bool) (sessfs.Claim, *sessfs.Sess
 	return c, s
 }
 
+// waitFor has c wait for the lock, the only one of m that does; what it is given then comes over the channel.
+func waitFor(t testing.TB, m *Manager, c sessfs.Claim) <-chan *sessfs.Session {
+	t.Helper()
+	got := make(chan *sessfs.Session, 1)
+	go func() {
+		s, err := c.Lock(ctx, sessfs.Exclusive, true)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- s
+	}()
+	poll(t, 10*time.Second, func() bool { return m.Stats().Waiting == 1 })
+	return got
+}
+
 // increment does what a PHP request does: open, lock, read, write, close.
 func increment(m *Manager, holding *atomic.Int32) error {
 	c, s, err := m.Open(ctx, id, true, 1)
@@ -325,15 +340,7 @@ func testLateHandOverReads(t world) {
 	}
 	next, _ := mustOpen(t, m, true)
 	defer next.Close()
-	got := make(chan *sessfs.Session, 1)
-	go func() {
-		s, err := next.Lock(ctx, sessfs.Exclusive, true)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- s
-	}()
-	poll(t, 10*time.Second, func() bool { return m.Stats().Waiting == 1 })
+	got := waitFor(t, m, next)
 	if existed, err := t.host(b, "b").Destroy(ctx, id); !existed || err != nil {
 		t.Fatal(existed, err)
 	}

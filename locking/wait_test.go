@@ -83,15 +83,7 @@ func TestLocalHandOverAsksNothing(t *testing.T) {
 	before := [3]int64{b.reads.Load(), b.tries.Load(), b.polls.Load()}
 	for range 20 {
 		next, _ := mustOpen(t, m, true)
-		got := make(chan *sessfs.Session, 1)
-		go func() {
-			s, err := next.Lock(ctx, sessfs.Exclusive, true)
-			if err != nil {
-				t.Error(err)
-			}
-			got <- s
-		}()
-		poll(t, 10*time.Second, func() bool { return m.Stats().Waiting == 1 })
+		got := waitFor(t, m, next)
 		stored, err := holder.Commit(ctx, s, s.Attr, append(s.Data[:len(s.Data):len(s.Data)], 'x'))
 		if err != nil {
 			t.Fatal(err)

@@ -224,7 +224,7 @@ func (l *Loop) changed() {
 func (l *Loop) kick() {
 	if l.asleep.CompareAndSwap(true, false) {
 		one := [8]byte{1}
-		rawWrite(l.wake, one[:])
+		Write(l.wake, one[:])
 	}
 }
 
@@ -251,7 +251,7 @@ func (l *Loop) poll(n int) (found bool) {
 		fd := l.events[i].Fd
 		if int(fd) == l.wake {
 			var b [8]byte
-			rawRead(l.wake, b[:])
+			Read(l.wake, b[:])
 			continue
 		}
 		if s := l.source(fd); s != nil {

@@ -11,21 +11,7 @@ import (
 // The raw system calls below do not tell Go's scheduler. That is right only where they cannot block.
 
 // Read reads from a descriptor in non-blocking mode.
-func Read(fd int, b []byte) (int, syscall.Errno) { return rawRead(fd, b) }
-
-// Write writes to a descriptor in non-blocking mode, or to /dev/fuse, where it never blocks.
-func Write(fd int, b []byte) (int, syscall.Errno) { return rawWrite(fd, b) }
-
-// Writev writes several pieces, 1024 at most (IOV_MAX), to a descriptor in non-blocking mode.
-func Writev(fd int, iov []unix.Iovec) (int, syscall.Errno) {
-	if len(iov) == 0 {
-		return 0, 0
-	}
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
-	return int(n), errno
-}
-
-func rawRead(fd int, b []byte) (int, syscall.Errno) {
+func Read(fd int, b []byte) (int, syscall.Errno) {
 	if len(b) == 0 {
 		return 0, 0
 	}
@@ -33,11 +19,21 @@ func rawRead(fd int, b []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-func rawWrite(fd int, b []byte) (int, syscall.Errno) {
+// Write writes to a descriptor in non-blocking mode, or to /dev/fuse, where it never blocks.
+func Write(fd int, b []byte) (int, syscall.Errno) {
 	if len(b) == 0 {
 		return 0, 0
 	}
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}
+
+// Writev writes several pieces, 1024 at most (IOV_MAX), to a descriptor in non-blocking mode.
+func Writev(fd int, iov []unix.Iovec) (int, syscall.Errno) {
+	if len(iov) == 0 {
+		return 0, 0
+	}
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 	return int(n), errno
 }
 
