@@ -238,11 +238,20 @@ func (l *Loop) run() {
 			return
 		}
 		if l.poll(l.wait()) {
-			runtime.Gosched() // with as many Ps as loops: until all goroutines wait for something
+			yield()
 		}
 		l.flushAll(&l.group.soon)
 		l.tick()
 	}
+}
+
+// yield lets the goroutines that can run do so: with as many Ps as loops, until all of them wait for something. Once is
+// not enough: one time in 61 the scheduler takes from the global queue first, which is where Gosched puts the caller. A
+// goroutine that was passed over so would wait until the scheduler's monitor takes the P from the sleeping loop, 10 ms
+// and more.
+func yield() {
+	runtime.Gosched()
+	runtime.Gosched()
 }
 
 // poll hands events to their sources. It tells whether one of them found anything.
@@ -331,6 +340,10 @@ func (l *Loop) wait() int {
 		return n
 	}
 	l.flushAll(&l.group.later) // there is time for it
+	yield()
+	if l.stale.Load() || l.group.pending() {
+		return 0
+	}
 	limit := -1
 	for _, s := range *l.group.all.Load() {
 		if s.Waiting() {
