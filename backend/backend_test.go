@@ -130,6 +130,35 @@ func TestConformanceMeta(t *testing.T) {
 	})
 }
 
+// The same contract holds with copies, on as many servers as there are and on some of them.
+func TestConformanceCopies(t *testing.T) {
+	for _, servers := range []int{2, 3, 4} {
+		t.Run(fmt.Sprint(servers), func(t *testing.T) {
+			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
+				return open(t, copiesOptions(t, servers, lifetime))
+			})
+		})
+	}
+}
+
+func copiesOptions(t testing.TB, servers int, lifetime time.Duration) Options {
+	var sockets []string
+	for range servers {
+		sockets = append(sockets, startMemcached(t, "-m", "256").socket)
+	}
+	o := testOptions(sockets...)
+	o.Timeout, o.Lifetime, o.Replicas = 5*time.Second, lifetime, 2
+	return o
+}
+
+func TestConformanceClassicCopies(t *testing.T) {
+	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
+		o := copiesOptions(t, 2, lifetime)
+		o.ForceClassic = true
+		return open(t, o)
+	})
+}
+
 func TestConformanceClassic(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 		o := testOptions(startMemcached(t, "-m", "256").socket)

@@ -3,8 +3,6 @@ package backend
 import (
 	"fmt"
 	"time"
-
-	"sessfs"
 )
 
 // itemOverhead is what an item takes of item_size_max beside key and value, with room to spare: 50 to 60 bytes here,
@@ -20,8 +18,12 @@ func (c *Cluster) chunkRoom(in *info) int { return in.room(len(chunkKey(c.prefix
 // spare is how much longer chunks live than their manifest, which is stored after them.
 const spare = time.Minute
 
-// putChunks stores data in chunks and waits until all are confirmed.
-func (c *Cluster) putChunks(w wire, p place, r *record, data []byte, lifetime time.Duration, deadline time.Time) error {
+// putChunks stores data in chunks on a server and waits until all are confirmed.
+func (c *Cluster) putChunks(s *server, p place, r *record, data []byte, lifetime time.Duration, deadline time.Time) error {
+	w, err := s.wire(deadline)
+	if err != nil {
+		return err
+	}
 	items := make([]keyValue, r.chunks())
 	for i, key := range chunkKeys(c.prefix, r.version.Nonce, len(items)) {
 		at := i * r.chunkSize
@@ -32,55 +34,19 @@ func (c *Cluster) putChunks(w wire, p place, r *record, data []byte, lifetime ti
 		return err
 	}
 	if out.code != codeStored {
-		return c.refusal(p, out, len(data))
+		return c.refusal(p.id, s, out, len(data))
 	}
 	return nil
 }
 
-// session makes a snapshot of what stands under a session's key, with its chunks fetched.
-func (c *Cluster) session(w wire, p place, it item, epoch uint64, deadline time.Time) (*sessfs.Session, error) {
-	for {
-		if !it.found {
-			return &sessfs.Session{}, nil
-		}
-		r, err := p.decode(it)
-		if err != nil {
-			return nil, err
-		}
-		s := &sessfs.Session{State: r.state, Version: r.version, Attr: r.attr, Data: r.data,
-			Ref: ref{epoch: epoch, cas: it.cas, nonce: r.version.Nonce, chunks: r.chunks()}}
-		if r.state == sessfs.Live && r.data == nil {
-			s.Data = []byte{}
-		}
-		if r.chunks() == 0 {
-			return s, nil
-		}
-		data, why, err := c.fetchChunks(w, p, r, deadline)
-		if err != nil {
-			return nil, err
-		}
-		if why == "" {
-			s.Data = data
-			return s, nil
-		}
-		// The session may have been stored again since, which takes the old chunks away.
-		items, now, err := w.get(p.conn, []string{p.data}, deadline)
-		if err != nil {
-			return nil, err
-		}
-		if items[0].found {
-			if again, err := p.decode(items[0]); err == nil && again.version == r.version {
-				return nil, p.damaged(why)
-			}
-		}
-		it, epoch = items[0], now
-	}
-}
-
 // fetchChunks puts the data of a manifest together; why it cannot is not an error of the server.
-func (c *Cluster) fetchChunks(w wire, p place, r *record, deadline time.Time) (data []byte, why string, err error) {
+func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time) (data []byte, why string, err error) {
+	w, err := s.wire(deadline)
+	if err != nil {
+		return nil, "", err
+	}
 	n := r.chunks()
-	items, _, err := w.get(p.conn, chunkKeys(c.prefix, r.version.Nonce, n), deadline)
+	items, _, err := w.get(conn, chunkKeys(c.prefix, r.version.Nonce, n), deadline)
 	if err != nil {
 		return nil, "", err
 	}
@@ -102,28 +68,12 @@ func (c *Cluster) fetchChunks(w wire, p place, r *record, deadline time.Time) (d
 	return data, "", nil
 }
 
-// decode takes the record of p's session apart.
-func (p place) decode(it item) (*record, error) {
-	r, err := decodeRecord(it.value)
-	if err != nil {
-		return nil, p.damaged(err.Error())
-	}
-	if r.id != p.id {
-		return nil, p.damaged("foreign: it is another session's record")
-	}
-	return r, nil
-}
-
-func (p place) damaged(why string) error {
-	return fmt.Errorf("the record of session %s on %s: %w: %s", p.id.Hash(), p.s.label, sessfs.ErrDamaged, why)
-}
-
-// dropChunks deletes the chunks of a record that is gone, at a time.
-func (c *Cluster) dropChunks(p place, r ref, at time.Time) {
+// dropChunks deletes the chunks of a record that is gone from a server, at a time.
+func (c *Cluster) dropChunks(s *server, p place, r ref, at time.Time) {
 	if r.chunks == 0 {
 		return
 	}
-	p.s.later(task{at: at, do: func(w wire, deadline time.Time) error {
+	s.later(task{at: at, do: func(w wire, deadline time.Time) error {
 		return w.drop(p.conn, chunkKeys(c.prefix, r.nonce, r.chunks), deadline)
 	}})
 }

@@ -172,10 +172,9 @@ func classicDo[T any](w *classic, deadline time.Time, repeat bool, f func() (T, 
 		case got = <-done:
 			timer.Stop()
 		case <-timer.C:
-			err := fmt.Errorf("no answer within %v", w.s.cl.timeout())
-			w.s.trip(err)
+			w.s.trip(errTimeout)
 			w.close()
-			return none, &serverError{label: w.s.label, reason: err, maybe: true}
+			return none, &serverError{label: w.s.label, reason: errTimeout, maybe: true}
 		}
 		err := got.err
 		var dial *dialError

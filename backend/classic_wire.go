@@ -57,18 +57,18 @@ func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
 	return items, true
 }
 
-func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
-	err = w.do(deadline, true, func() error {
+func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (locked, error) {
+	err := w.do(deadline, true, func() error {
 		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})
 	})
 	if err != nil && !errors.Is(err, memcache.ErrNotStored) {
-		return item{}, item{}, 0, w.explain(err)
+		return locked{}, w.explain(err)
 	}
 	items, epoch, err := w.get(p.conn, []string{p.lock, p.data}, deadline)
 	if err != nil {
-		return item{}, item{}, 0, err
+		return locked{}, err
 	}
-	return items[0], items[1], epoch, nil
+	return locked{items[0], items[1], epoch}, nil
 }
 
 func (w *classic) store(p place, st storing, deadline time.Time) (stored, error) {
@@ -163,7 +163,7 @@ func (w *classic) remove(_ int, key string, cas, epoch uint64, deadline time.Tim
 	return w.swap(key, item{cas: cas}, epoch, atOnce, deadline)
 }
 
-func (w *classic) release(p place, token string, _ ref, _ bool) { w.s.releaseByToken(p, token) }
+func (w *classic) release(h *hold, _ seen, _ bool) { w.s.releaseByToken(h) }
 
 func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
 	for _, k := range keys {

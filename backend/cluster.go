@@ -27,6 +27,8 @@ type Options struct {
 	Timeout       time.Duration // longest time of any request; default 1 s
 	RetryInterval time.Duration // within which a server that is back is found; default 15 s
 	Connections   int           // pipelined, per server; default 1
+	Replicas      int           // servers that have a copy of each session; default 1
+	Majority      bool          // of two servers both must answer
 	Prefix        string        // of all keys
 	Lifetime      time.Duration // of a session that is not stored again; default 24 min
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
@@ -47,8 +49,9 @@ type Settings struct {
 
 // Cluster implements sessfs.Backend over memcached servers.
 type Cluster struct {
-	servers      []*server
-	nodes        []node
+	views        atomic.Pointer[[]*view]   // what sessions' servers are chosen from, the present list first
+	all          atomic.Pointer[[]*server] // of all views
+	connections  int
 	prefix       string
 	forceClassic bool
 	log          *slog.Logger
@@ -57,6 +60,9 @@ type Cluster struct {
 	settings     atomic.Pointer[Settings]
 	usage        usageCache
 	looks        atomic.Uint64 // of the servers' waits those that no request waited for
+	mended       atomic.Uint64 // copies that were stored where they were missing or older
+	standIns     atomic.Uint64 // locks got on a set in which another server stood in for one that was down
+	putBack      atomic.Uint64 // changes that were refused after they were stored on some servers
 
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc
@@ -83,11 +89,39 @@ func New(o Options) (*Cluster, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log}
+	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
+	v, err := c.newView(o.Servers, o.Replicas, o.Majority)
+	if err != nil {
+		return nil, err
+	}
+	c.views.Store(&[]*view{v})
+	c.all.Store(&v.servers)
+	if c.loops = o.Loops; c.loops == nil {
+		if c.loops, err = loop.New(1); err != nil {
+			return nil, err
+		}
+		c.ownLoops = true
+	}
+	for _, s := range v.servers {
+		c.running.Add(1)
+		go s.keepHouse()
+	}
+	return c, nil
+}
+
+// newView checks a list of servers and makes what is needed to use it.
+func (c *Cluster) newView(list []Server, replicas int, majority bool) (*view, error) {
+	if replicas == 0 {
+		replicas = 1
+	}
+	if replicas < 0 || replicas > maxReplicas || replicas > len(list) {
+		return nil, fmt.Errorf("%d copies of each session on %d cache servers are impossible; give 1 to %d", replicas, len(list), min(maxReplicas, len(list)))
+	}
+	v := &view{replicas: replicas, majority: majority}
 	seen := make(map[string]bool)
-	for _, sv := range o.Servers {
+	for _, sv := range list {
 		if sv.Network == "" {
 			sv.Network = "tcp"
 		}
@@ -106,27 +140,23 @@ func New(o Options) (*Cluster, error) {
 			return nil, fmt.Errorf("two cache servers are named %q; names decide where sessions live and must differ", sv.Name)
 		}
 		seen[sv.Name] = true
-		c.nodes = append(c.nodes, node{sv.Name, sv.Weight})
-		label := fmt.Sprintf("cache server %s (%s)", sv.Name, sv.Address)
-		if sv.Name == sv.Address {
-			label = "cache server " + sv.Name
-		}
-		c.servers = append(c.servers, &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label,
-			conns: make([]*conn, o.Connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)})
+		v.nodes = append(v.nodes, node{sv.Name, sv.Weight})
+		v.servers = append(v.servers, c.newServer(sv))
 	}
-	if c.loops = o.Loops; c.loops == nil {
-		var err error
-		if c.loops, err = loop.New(1); err != nil {
-			return nil, err
-		}
-		c.ownLoops = true
-	}
-	for _, s := range c.servers {
-		c.running.Add(1)
-		go s.keepHouse()
-	}
-	return c, nil
+	return v, nil
 }
+
+func (c *Cluster) newServer(sv Server) *server {
+	label := fmt.Sprintf("cache server %s (%s)", sv.Name, sv.Address)
+	if sv.Name == sv.Address {
+		label = "cache server " + sv.Name
+	}
+	return &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name),
+		conns: make([]*conn, c.connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)}
+}
+
+// servers are those of all views.
+func (c *Cluster) servers() []*server { return *c.all.Load() }
 
 // Reconfigure changes the settings; zero values mean the defaults.
 func (c *Cluster) Reconfigure(s Settings) {
@@ -159,9 +189,10 @@ func (c *Cluster) Check(ctx context.Context) error {
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	errs := make([]error, len(c.servers))
+	servers := c.servers()
+	errs := make([]error, len(servers))
 	var wg sync.WaitGroup
-	for i, s := range c.servers {
+	for i, s := range servers {
 		wg.Go(func() { errs[i] = s.check(deadline) })
 	}
 	wg.Wait()
@@ -200,7 +231,7 @@ func (s *server) check(deadline time.Time) error {
 // Waits is the number of round trips that were waited for, on all servers together.
 func (c *Cluster) Waits() (n uint64) {
 	looks := c.looks.Load()
-	for _, s := range c.servers {
+	for _, s := range c.servers() {
 		n += s.waits.Load()
 	}
 	return n - min(n, looks)
@@ -211,7 +242,7 @@ func (c *Cluster) Close() error {
 	c.once.Do(func() {
 		deadline := time.Now().Add(min(c.timeout(), 500*time.Millisecond))
 		var wg sync.WaitGroup
-		for _, s := range c.servers {
+		for _, s := range c.servers() {
 			wg.Go(func() { s.close(deadline) })
 		}
 		wg.Wait()
@@ -224,36 +255,41 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-// place is where a session lives.
+// place is where a session lives on each of its servers.
 type place struct {
+	c          *Cluster
 	id         sessfs.ID
-	s          *server
 	conn       int // one session's requests go over one connection, so that an unlock is done before what follows it
 	data, lock string
 }
 
 func (c *Cluster) place(id sessfs.ID) place {
 	name := nameOf(c.prefix, id)
-	s := c.servers[choose(c.nodes, string(id))]
 	h := uint32(0)
 	for i := range len(id) {
 		h = h*31 + uint32(id[i])
 	}
-	return place{id: id, s: s, conn: int(h % uint32(len(s.conns))), data: c.prefix + name, lock: c.prefix + lockMark + name}
+	return place{c: c, id: id, conn: int(h % uint32(c.connections)), data: c.prefix + name, lock: c.prefix + lockMark + name}
 }
 
 // mark is the key of the mark of those who want the lock.
-func (p place) mark() string {
-	prefix := p.s.cl.prefix
-	return prefix + waitMark + p.data[len(prefix):]
+func (p place) mark() string { return p.c.prefix + waitMark + p.data[len(p.c.prefix):] }
+
+// seen is with which cas an item was seen on a server, between two breaks of its connections.
+type seen struct{ epoch, cas uint64 } // cas 0: not known
+
+// copied is one copy of an item.
+type copied struct {
+	s *server
+	seen
 }
 
-// ref is what a snapshot's Ref and a lease's Ref hold: with which cas an item was seen.
+// ref is what a snapshot's Ref holds.
 type ref struct {
-	epoch  uint64
-	cas    uint64 // 0: not known
+	copies []copied
 	nonce  uint64 // of the chunks
 	chunks int
+	where  []uint32
 }
 
 // refOf returns the Ref of a snapshot of this Backend, or one that knows nothing.
@@ -262,6 +298,16 @@ func refOf(s *sessfs.Session) ref {
 		return r
 	}
 	return ref{}
+}
+
+// on is how the copy on a server was seen.
+func (r ref) on(s *server) seen {
+	for _, c := range r.copies {
+		if c.s == s {
+			return c.seen
+		}
+	}
+	return seen{}
 }
 
 // exptime is how memcached wants a time to live: in seconds, over 30 days as a unix time.

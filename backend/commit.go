@@ -5,27 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"time"
 
 	"sessfs"
 )
 
-// Read implements sessfs.Backend.
-func (c *Cluster) Read(ctx context.Context, id sessfs.ID) (*sessfs.Session, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	p, deadline := c.place(id), c.deadline()
-	w, err := p.s.wire(deadline)
-	if err != nil {
-		return nil, err
-	}
-	items, epoch, err := w.get(p.conn, []string{p.data}, deadline)
-	if err != nil {
-		return nil, err
-	}
-	return c.session(w, p, items[0], epoch, deadline)
+// commit is one Commit under way.
+type commit struct {
+	operation
+	settings *Settings
+	base     *sessfs.Session
+	old      ref // of the record that is replaced
+	lease    *sessfs.Lease
+	hold     *hold // of the lease; nil: without a lock
+	data     []byte
+	rec      record
+	head     []byte
+	earlier  []record // sent before a member failed
+	parts    []*part  // in the order of their names
+	winner   *found   // what somebody else has stored
+}
+
+// part is what a commit knows of one member.
+type part struct {
+	s *server
+	seen
+	add    bool // nothing is there
+	known  bool // add and seen hold
+	stored bool
+	locked bool // the lock was ours after that
+	free   bool // the lock was missing, or was not asked for yet
+	chunks bool // they are there
 }
 
 // nextVersion is the version of a commit on top of base.
@@ -37,207 +48,252 @@ func nextVersion(base sessfs.Version, missing bool) sessfs.Version {
 	return sessfs.Version{Counter: counter, Nonce: rand.Uint64()}
 }
 
-// commit is one Commit under way.
-type commit struct {
-	c        *Cluster
-	p        place
-	deadline time.Time
-	base     *sessfs.Session
-	lease    *sessfs.Lease
-	rec      record
-	st       storing
-	old      ref // of the record that is replaced
-	known    bool
-}
-
 // Commit implements sessfs.Backend.
 func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session, attr sessfs.Attr, data []byte, lease *sessfs.Lease) (*sessfs.Session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	o, p, deadline := c.settings.Load(), c.place(id), c.deadline()
-	if int64(len(data)) > o.MaxSize || len(data) > maxData {
-		return nil, fmt.Errorf("storing session %s of %d bytes: %w: session.max_size is %d", id.Hash(), len(data), sessfs.ErrTooLarge, o.MaxSize)
+	m := &commit{operation: c.operation(id), settings: c.settings.Load(), base: base, old: refOf(base), lease: lease, data: data}
+	if lease != nil {
+		m.hold, _ = lease.Ref.(*hold)
+		lease.Marked = lease.Marked && !lease.Look
 	}
-	in, err := p.s.ready(deadline)
-	if err != nil {
+	if int64(len(data)) > m.settings.MaxSize || len(data) > maxData {
+		return nil, fmt.Errorf("storing session %s of %d bytes: %w: session.max_size is %d", id.Hash(), len(data), sessfs.ErrTooLarge, m.settings.MaxSize)
+	}
+	m.rec = record{id: id, state: sessfs.Live, version: nextVersion(base.Version, base.State == sessfs.Missing), attr: attr, length: len(data), sum: dataSum(data)}
+	if err := m.begin(); err != nil {
 		return nil, err
 	}
-	w, err := p.s.wire(deadline)
+	err := m.run()
 	if err != nil {
+		m.undo(err)
 		return nil, err
 	}
-	m := &commit{c: c, p: p, deadline: deadline, base: base, lease: lease, old: refOf(base)}
-	m.rec = record{id: id, state: sessfs.Live, version: nextVersion(base.Version, base.State == sessfs.Missing), attr: attr,
-		length: len(data), sum: dataSum(data)}
-	m.st = storing{body: data, mark: uint32(m.rec.version.Nonce), exptime: exptime(o.Lifetime), lock: lease != nil, look: lease != nil && lease.Look}
-	if headerSize+len(id)+len(data) > in.room(len(p.data)) {
-		m.rec.chunkSize, m.st.body = c.chunkRoom(in), nil
-		if m.rec.chunks() > maxChunks {
-			return nil, fmt.Errorf("storing session %s of %d bytes: %w: %s takes parts of %d bytes", id.Hash(), len(data), sessfs.ErrTooLarge, p.s.label, m.rec.chunkSize)
-		}
-		if err := c.putChunks(w, p, &m.rec, data, o.Lifetime, deadline); err != nil {
-			c.dropChunks(p, m.own(), time.Time{})
-			return nil, err
-		}
-	}
-	m.st.head = m.rec.encode()
-	m.st.add = base.State == sessfs.Missing
-	m.st.cas, m.st.epoch = m.old.cas, m.old.epoch
-	m.known = m.st.add || m.st.cas != 0
-	done, err := m.run(w)
-	switch {
-	case err == nil:
-		c.dropChunks(p, m.old, time.Now().Add(o.Lease)) // readers that have the old manifest get so much time
-		own := m.own()
-		own.epoch, own.cas = done.epoch, done.cas
-		return &sessfs.Session{State: sessfs.Live, Version: m.rec.version, Attr: attr, Data: data, Ref: own}, nil
-	case errors.Is(err, sessfs.ErrConflict), errors.Is(err, sessfs.ErrTooLarge):
-		c.dropChunks(p, m.own(), time.Time{})
-	}
-	return nil, err
+	return m.done(), nil
 }
 
-// own is the new record's Ref, without a cas.
-func (m *commit) own() ref { return ref{nonce: m.rec.version.Nonce, chunks: m.rec.chunks()} }
+// begin chooses the members: those of the lock, of what was read, or of the set.
+func (m *commit) begin() error {
+	var members []copied
+	switch {
+	case m.hold != nil:
+		members = m.hold.list()
+	case len(m.old.copies) > 0:
+		members = m.old.copies
+	}
+	failed := false
+	for _, c := range members {
+		p := &part{s: c.s, seen: m.old.on(c.s), add: m.base.State == sessfs.Missing}
+		p.known = p.add || p.cas != 0
+		if c.s.down() {
+			m.failed(c.s, c.s.downError())
+			failed = true
+		}
+		m.parts = append(m.parts, p)
+	}
+	if failed || len(members) == 0 {
+		return m.choose()
+	}
+	return m.prepare()
+}
+
+// choose changes the members after some failed. Those that did not fail stay, the set's are added.
+func (m *commit) choose() error {
+	var servers []*server
+	for _, p := range m.parts {
+		servers = append(servers, p.s)
+	}
+	servers, err := m.replace(servers, m.hold)
+	if err != nil {
+		return err
+	}
+	var parts []*part
+	for _, s := range servers {
+		i := slices.IndexFunc(m.parts, func(p *part) bool { return p.s == s })
+		if i < 0 {
+			parts = append(parts, &part{s: s, free: m.hold != nil})
+		} else {
+			parts = append(parts, m.parts[i])
+		}
+	}
+	m.parts = parts
+	if slices.ContainsFunc(parts, func(p *part) bool { return p.stored }) || len(m.earlier) > 0 {
+		// Some have this version, of which nobody may be told: only the next one is on all.
+		m.earlier = append(m.earlier, m.rec)
+		m.rec.version = nextVersion(m.rec.version, false)
+	}
+	for _, p := range parts {
+		if p.stored {
+			p.known = p.cas != 0
+		}
+		p.stored, p.locked, p.chunks = false, false, false
+	}
+	return m.prepare()
+}
+
+// prepare makes the record for the members as they are.
+func (m *commit) prepare() error {
+	m.rec.where = make([]uint32, 0, len(m.parts))
+	room, chunk := maxData, maxData
+	for _, p := range m.parts {
+		in, err := p.s.ready(m.step())
+		if err != nil {
+			m.failed(p.s, err)
+			return m.choose()
+		}
+		room, chunk = min(room, in.room(len(m.place.data))), min(chunk, m.c.chunkRoom(in))
+		m.rec.where = append(m.rec.where, p.s.mark)
+	}
+	m.rec.chunkSize = 0
+	if m.rec.prefix()+len(m.data) > room {
+		m.rec.chunkSize = chunk
+		if m.rec.chunks() > maxChunks {
+			return fmt.Errorf("storing session %s of %d bytes: %w: its servers take parts of %d bytes", m.id.Hash(), len(m.data), sessfs.ErrTooLarge, chunk)
+		}
+	}
+	m.head = m.rec.encode()
+	return nil
+}
 
 // run stores until it is certain what came of it.
-func (m *commit) run(w wire) (stored, error) {
-	var last error
-	for range 5 {
-		if !m.known {
-			done, err := m.look(w)
-			if err != nil || done.code == codeStored {
-				return done, err
+func (m *commit) run() error {
+	for try := 0; try < 10 && (try == 0 || !m.late()); try++ {
+		failed := len(m.out)
+		for _, step := range []func() error{m.sendChunks, m.look, m.relock, m.send, m.relock} {
+			if err := step(); err != nil {
+				return err
+			}
+			if len(m.out) > failed {
+				break
 			}
 		}
-		out, err := w.store(m.p, m.st, m.deadline)
-		m.known = false // whatever comes next begins with a look
 		switch {
-		case err == errVoid:
-			continue
-		case uncertain(err) && time.Now().Before(m.deadline):
-			last = err
-			// The server may be another one by now, with other abilities.
-			if w, err = m.p.s.wire(m.deadline); err != nil {
-				return stored{}, last
+		case len(m.out) > failed:
+			if err := m.choose(); err != nil {
+				return err
 			}
-			continue
+		case m.complete():
+			return nil
+		}
+	}
+	return fmt.Errorf("storing session %s: %w: %w", m.id.Hash(), sessfs.ErrUnavailable, errors.Join(append(m.errs, errTimeout)...))
+}
+
+// complete tells whether every member has stored the session, and had our lock after that.
+func (m *commit) complete() bool {
+	return !slices.ContainsFunc(m.parts, func(p *part) bool { return !p.stored || m.hold != nil && !p.locked })
+}
+
+// sendChunks stores the parts of a large session on those members that have none.
+func (m *commit) sendChunks() error {
+	if m.rec.chunkSize == 0 {
+		return nil
+	}
+	var to []*part
+	var servers []*server
+	for _, p := range m.parts {
+		if !p.chunks {
+			to, servers = append(to, p), append(servers, p.s)
+		}
+	}
+	if len(to) == 0 {
+		return nil
+	}
+	m.c.together(len(to))
+	_, errs := each(servers, func(s *server) (struct{}, error) {
+		return struct{}{}, m.c.putChunks(s, m.place, &m.rec, m.data, m.settings.Lifetime, m.step())
+	})
+	for i, err := range errs {
+		switch {
+		case errors.Is(err, sessfs.ErrTooLarge):
+			return err
 		case err != nil:
-			return stored{}, err
-		}
-		if m.lease != nil && !ownLock(out.lock, m.lease.Token) {
-			return stored{}, lockLost(m.p, "storing")
-		}
-		if m.st.look {
-			m.lease.Marked = marks(out.look, m.lease.Token)
-		}
-		switch out.code {
-		case codeStored:
-			return out, nil
-		case codeRefused:
-			return stored{}, m.c.refusal(m.p, out, m.rec.length)
+			m.failed(servers[i], err)
+		default:
+			to[i].chunks = true
 		}
 	}
-	if last == nil {
-		last = m.p.s.fail(errors.New("the session's record kept changing its place"))
-	}
-	return stored{}, last
+	return nil
 }
 
-// look finds out what the server has: one's own record (an answer was lost), the base (its cas changed), or what somebody
-// else stored.
-func (m *commit) look(w wire) (stored, error) {
-	keys := []string{m.p.data}
-	if m.lease != nil {
-		keys = append(keys, m.p.lock, m.p.mark())
+// send stores the record on those members that do not have it, and reads their locks after that.
+func (m *commit) send() error {
+	st := storing{head: m.head, mark: uint32(m.rec.version.Nonce), exptime: exptime(m.settings.Lifetime), lock: m.hold != nil, look: m.lease != nil && m.lease.Look}
+	if m.rec.chunkSize == 0 {
+		st.body = m.data
 	}
-	items, epoch, err := w.get(m.p.conn, keys, m.deadline)
-	if err != nil {
-		return stored{}, err
-	}
-	if m.lease != nil && !ownLock(items[1], m.lease.Token) {
-		return stored{}, lockLost(m.p, "storing")
-	}
-	if m.st.look {
-		m.lease.Marked = marks(items[2], m.lease.Token)
-	}
-	it := items[0]
-	if !it.found {
-		// A session that ran out while its lock was held is stored again.
-		if m.base.State == sessfs.Missing || (m.base.State == sessfs.Live && m.lease != nil) {
-			m.st.add = true
-			return stored{}, nil
+	var buf [2]func() (stored, error)
+	waits, n := buf[:0], 0
+	for _, p := range m.parts {
+		if p.stored || !p.known || !m.turn(p) {
+			waits = append(waits, nil)
+			continue
 		}
-		return stored{}, fmt.Errorf("storing session %s on %s: %w: it is not there any more", m.p.id.Hash(), m.p.s.label, sessfs.ErrConflict)
+		st := st
+		st.add, st.cas, st.epoch = p.add, p.cas, p.epoch
+		waits = append(waits, p.s.beginStore(m.place, st, m.step()))
+		n++
 	}
-	r, err := m.p.decode(it)
+	m.c.together(n)
+	var bad error
+	for i, wait := range waits {
+		if wait == nil {
+			continue
+		}
+		out, err := wait()
+		if err = m.sent(m.parts[i], out, err); err != nil {
+			bad = err
+		}
+	}
+	return bad
+}
+
+// turn tells whether a member may store the session now. Without a lock the first member decides between those that store
+// at the same time; the others follow it.
+func (m *commit) turn(p *part) bool { return m.hold != nil || p == m.parts[0] || m.parts[0].stored }
+
+// follows tells whether the first member has decided, without a lock, and p is another.
+func (m *commit) follows(p *part) bool {
+	return m.hold == nil && p != m.parts[0] && m.parts[0].stored
+}
+
+// sent notes what became of a store. An error ends the commit.
+func (m *commit) sent(p *part, out stored, err error) error {
+	p.known = false // whatever comes next begins with a look
 	switch {
+	case err == errVoid, uncertain(err) && !p.s.down():
+		return nil // what is there?
 	case err != nil:
-		return stored{}, err
-	case r.version == m.rec.version:
-		return stored{code: codeStored, cas: it.cas, epoch: epoch}, nil
-	case r.version != m.base.Version || m.base.State == sessfs.Missing:
-		return stored{}, fmt.Errorf("storing session %s on %s: %w: version %d is there, %d was read", m.p.id.Hash(), m.p.s.label,
-			sessfs.ErrConflict, r.version.Counter, m.base.Version.Counter)
+		m.failed(p.s, err)
+		return nil
 	}
-	m.st.add, m.st.cas, m.st.epoch = false, it.cas, epoch
-	m.old = ref{nonce: r.version.Nonce, chunks: r.chunks()}
-	return stored{}, nil
+	switch out.code {
+	case codeStored:
+		p.stored, p.add, p.seen = true, false, seen{out.epoch, out.cas}
+		p.known = p.cas != 0
+	case codeRefused:
+		err := m.c.refusal(m.id, p.s, out, m.rec.length)
+		if errors.Is(err, sessfs.ErrTooLarge) {
+			return err
+		}
+		m.failed(p.s, err)
+	}
+	if m.hold == nil {
+		return nil
+	}
+	return m.lockSeen(p, out.lock, out.look)
 }
 
-// refusal is the error of a store that the server refused with words. The old record stays.
-func (c *Cluster) refusal(p place, out stored, size int) error {
-	if strings.Contains(out.words, "too large") {
-		return fmt.Errorf("storing session %s of %d bytes: %w: %s says: %s", p.id.Hash(), size, sessfs.ErrTooLarge, p.s.label, out.words)
+// lockSeen notes what a member says about the lock.
+func (m *commit) lockSeen(p *part, lock, look item) error {
+	p.locked = ownLock(lock, m.hold.token)
+	p.free = !lock.found
+	if m.lease.Look && marks(look, m.lease.Token) {
+		m.lease.Marked = true
 	}
-	p.s.failures.Add(1)
-	return fmt.Errorf("storing session %s of %d bytes: %w", p.id.Hash(), size, p.s.refused(out.words))
-}
-
-// Destroy implements sessfs.Backend. It takes no lock, so it insists: what somebody stores meanwhile is destroyed too.
-func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
-	o, p, deadline := c.settings.Load(), c.place(id), c.deadline()
-	var own sessfs.Version // of the last tombstone sent, whose answer may be lost
-	for {
-		if err := ctx.Err(); err != nil {
-			return false, nil, err
-		}
-		w, err := p.s.wire(deadline)
-		if err != nil {
-			return false, nil, err
-		}
-		items, epoch, err := w.get(p.conn, []string{p.data, p.lock}, deadline)
-		if err != nil {
-			return false, nil, err
-		}
-		if !items[0].found {
-			return false, holderOf(items[1], item{}), nil
-		}
-		// A record that cannot be read is destroyed too: nothing else gets rid of it.
-		r, err := p.decode(items[0])
-		if err == nil && r.state == sessfs.Destroyed {
-			return r.version == own, holderOf(items[1], item{}), nil
-		}
-		old := ref{}
-		own = nextVersion(sessfs.Version{}, true)
-		if err == nil {
-			own = nextVersion(r.version, false)
-			old = ref{nonce: r.version.Nonce, chunks: r.chunks()}
-		}
-		tomb := record{id: id, state: sessfs.Destroyed, version: own, sum: dataSum(nil)}
-		out, err := w.store(p, storing{cas: items[0].cas, epoch: epoch, head: tomb.encode(), mark: uint32(own.Nonce), exptime: exptime(2 * o.Lifetime), lock: true}, deadline)
-		switch {
-		case err == nil && out.code == codeStored:
-			c.dropChunks(p, old, time.Now().Add(o.Lease))
-			return true, holderOf(out.lock, item{}), nil
-		case err == nil && out.code == codeRefused:
-			return false, nil, c.refusal(p, out, headerSize)
-		case err != nil && err != errVoid && !uncertain(err):
-			return false, nil, err
-		}
-		if time.Now().After(deadline) {
-			return false, nil, fmt.Errorf("destroying session %s: %w", id.Hash(), p.s.fail(errTimeout))
-		}
+	if p.locked || p.free && len(m.parts) > 1 {
+		return nil
 	}
+	return lockLost(m.id, p.s, "storing")
 }

@@ -80,7 +80,12 @@ func newConn(nc net.Conn, maxValue int, g *loop.Group, l *loop.Loop, broken func
 // do sends b and waits for its answers. At the deadline the connection breaks: what comes later has no taker.
 func (c *conn) do(b *batch, deadline time.Time) error {
 	b.deadline = deadline
-	if err := c.send(b); err != nil {
+	return c.await(b, c.send(b))
+}
+
+// await waits for the answers to b, which was sent with that error.
+func (c *conn) await(b *batch, err error) error {
+	if err != nil {
 		if !errors.Is(err, errFull) {
 			<-c.gone // so that nobody is given this connection again
 		}

@@ -104,22 +104,22 @@ func (p *proxy) pass(to, from net.Conn, hook func() func([]byte) ([]byte, bool))
 	}
 }
 
-func answer(text string) func([]byte) ([]byte, bool) {
+func says(text string) func([]byte) ([]byte, bool) {
 	return func([]byte) ([]byte, bool) { return []byte(text), true }
 }
 
 func TestHostileServer(t *testing.T) {
 	opaque := regexp.MustCompile(`O\d+`)
 	for name, response := range map[string]func([]byte) ([]byte, bool){
-		"garbage":         answer("\x00\xff\r\n\r\n"),
-		"error":           answer("ERROR\r\n"),
-		"client error":    answer("CLIENT_ERROR bad data chunk\r\n"),
-		"enormous length": answer("VA 2147483647 c1 O1\r\n"),
-		"negative length": answer("VA -1 c1 O1\r\n"),
-		"overflow":        answer("VA 99999999999999999999999 c1 O1\r\n"),
-		"classic length":  answer("VALUE sessfs:sess_a 0 4294967295 1\r\n"),
-		"no line end":     answer(strings.Repeat("x", 100_000)),
-		"an HTTP server":  answer("HTTP/1.1 400 Bad Request\r\n\r\n"),
+		"garbage":         says("\x00\xff\r\n\r\n"),
+		"error":           says("ERROR\r\n"),
+		"client error":    says("CLIENT_ERROR bad data chunk\r\n"),
+		"enormous length": says("VA 2147483647 c1 O1\r\n"),
+		"negative length": says("VA -1 c1 O1\r\n"),
+		"overflow":        says("VA 99999999999999999999999 c1 O1\r\n"),
+		"classic length":  says("VALUE sessfs:sess_a 0 4294967295 1\r\n"),
+		"no line end":     says(strings.Repeat("x", 100_000)),
+		"an HTTP server":  says("HTTP/1.1 400 Bad Request\r\n\r\n"),
 		// Two bytes: of several answers that come together not even the first is whole.
 		"cut":           func(b []byte) ([]byte, bool) { return b[:min(2, len(b))], false },
 		"closed":        func(b []byte) ([]byte, bool) { return nil, false },

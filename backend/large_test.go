@@ -19,7 +19,6 @@ func TestListingOfManySessions(t *testing.T) {
 	o.Lifetime, o.Timeout = time.Hour, 5*time.Second
 	c := open(t, o)
 	mustRead(t, c, sid)
-	p := c.place(sid)
 	data := []byte(strings.Repeat("x", 200))
 	var wg sync.WaitGroup
 	for part := range 4 {
@@ -31,7 +30,7 @@ func TestListingOfManySessions(t *testing.T) {
 					b.store("set", c.prefix+string(r.id), 0, 3600, 0, r.encode(), data)
 					i++
 				}
-				if _, err := p.s.exchange(b, part, 0, time.Now().Add(10*time.Second)); err != nil {
+				if _, err := c.servers()[0].exchange(b, part, 0, time.Now().Add(10*time.Second)); err != nil {
 					t.Error(err)
 				}
 			}

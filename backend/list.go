@@ -42,7 +42,7 @@ type listed struct {
 // before the others were listed.
 func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
 	var errs []error
-	for _, s := range c.servers {
+	for _, s := range c.servers() {
 		var stop error
 		err := s.list(ctx, func(e sessfs.Entry) error {
 			stop = fn(e)

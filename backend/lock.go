@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sessfs"
@@ -100,40 +101,67 @@ func leaseEnd(sent int64, lease time.Duration) int64 {
 	return sent + int64(lease-min(2*time.Second, lease/2))
 }
 
-func lockLost(p place, doing string) error {
-	return fmt.Errorf("%s session %s on %s: %w", doing, p.id.Hash(), p.s.label, sessfs.ErrLockLost)
+func lockLost(id sessfs.ID, s *server, doing string) error {
+	return fmt.Errorf("%s session %s on %s: %w", doing, id.Hash(), s.label, sessfs.ErrLockLost)
 }
 
-// TryLock implements sessfs.Backend.
-func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holder) (*sessfs.Lease, *sessfs.Session, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+// hold is what a lease's Ref holds: the servers that have its lock.
+type hold struct {
+	place
+	token, value string // of the lock's items
+
+	mu      sync.Mutex
+	members []copied // guarded by mu; replaced, never changed
+	over    bool     // guarded by mu: it was given back
+}
+
+func (h *hold) list() []copied {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.members
+}
+
+// change replaces the members, unless the lock was given back meanwhile.
+func (h *hold) change(members []copied) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over {
+		h.members = members
 	}
-	o, p, deadline := c.settings.Load(), c.place(id), c.deadline()
-	w, err := p.s.wire(deadline)
-	if err != nil {
-		return nil, nil, err
-	}
-	token := strconv.FormatUint(rand.Uint64(), 16)
-	sent := sessfs.Boottime()
-	lock, data, epoch, err := w.lock(p, encodeLock(token, holder), leaseSeconds(o.Lease), deadline)
-	if err != nil {
-		p.s.releaseByToken(p, token) // it may have been got
-		return nil, nil, err
-	}
-	r := ref{epoch: epoch, cas: lock.cas}
-	own := ownLock(lock, token)
-	v, err := c.session(w, p, data, epoch, deadline)
-	if err != nil {
-		if own {
-			w.release(p, token, r, true)
+	return !h.over
+}
+
+// note notes with which cas a member has the lock now.
+func (h *hold) note(s *server, at seen) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	members := slices.Clone(h.members)
+	for i := range members {
+		if members[i].s == s {
+			members[i].seen = at
 		}
-		return nil, nil, err
 	}
-	if !own {
-		return nil, v, nil
+	h.members = members
+}
+
+// end notes that the lock is given back, and returns the members that have it.
+func (h *hold) end() []copied {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	return h.members
+}
+
+// uses tells whether a server shall have the lock.
+func (h *hold) uses(s *server) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range h.members {
+		if m.s == s {
+			return !h.over
+		}
 	}
-	return &sessfs.Lease{ID: id, Token: token, Deadline: leaseEnd(sent, o.Lease), Keep: holder.Keep, Ref: r}, v, nil
+	return false
 }
 
 // Locked implements sessfs.Backend.
@@ -141,83 +169,78 @@ func (c *Cluster) Locked(ctx context.Context, id sessfs.ID) (*sessfs.Holder, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p, deadline := c.place(id), c.deadline()
-	w, err := p.s.wire(deadline)
+	o := c.operation(id)
+	answers, err := o.get(o.lock, o.mark())
 	if err != nil {
 		return nil, err
 	}
-	items, _, err := w.get(p.conn, []string{p.lock, p.mark()}, deadline)
-	if err != nil {
-		return nil, err
-	}
-	return holderOf(items[0], items[1]), nil
+	return holderAmong(answers), nil
 }
 
-// Renew implements sessfs.Backend.
-func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// holderAmong is who has the lock on any of the servers, whose answers begin with the lock and its mark.
+func holderAmong(answers []answer) (h *sessfs.Holder) {
+	for _, a := range answers {
+		switch {
+		case h == nil:
+			h = holderOf(a.items[0], a.items[1])
+		case a.items[0].found:
+			h.Answered = h.Answered || marks(a.items[1], h.Token+answered)
+		}
 	}
-	o, p, deadline := c.settings.Load(), c.place(l.ID), c.deadline()
-	w, err := p.s.wire(deadline)
-	if err != nil {
-		return err
-	}
-	sent := sessfs.Boottime()
-	own := func(i item) bool { return ownLock(i, l.Token) }
-	i, err := w.renew(p, own, leaseSeconds(o.Lease), deadline)
-	if err != nil {
-		return err
-	}
-	if !own(i) {
-		return lockLost(p, "renewing the lock of")
-	}
-	l.Deadline = leaseEnd(sent, o.Lease)
-	return nil
+	return h
 }
 
 // Unlock implements sessfs.Backend. It only queues.
 func (c *Cluster) Unlock(l *sessfs.Lease) {
-	p := c.place(l.ID)
-	r, _ := l.Ref.(ref)
-	p.s.mu.Lock()
-	in := p.s.info
-	p.s.mu.Unlock()
-	if in != nil && in.classic == nil {
-		metaWire{p.s}.release(p, l.Token, r, l.Marked)
+	h, ok := l.Ref.(*hold)
+	if !ok {
 		return
 	}
-	p.s.releaseByToken(p, l.Token)
+	for _, m := range h.end() {
+		if w, ok := m.s.connected().(metaWire); ok {
+			w.release(h, m.seen, l.Marked)
+		} else {
+			m.s.releaseByToken(h)
+		}
+	}
 }
 
-// Break implements sessfs.Backend.
+// Break implements sessfs.Backend. The holder puts a lock back that is missing on one server only, so it insists until
+// the lock is on none.
 func (c *Cluster) Break(ctx context.Context, id sessfs.ID) (*sessfs.Holder, error) {
-	p, deadline := c.place(id), c.deadline()
+	o := c.operation(id)
+	var broken *sessfs.Holder
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		w, err := p.s.wire(deadline)
+		answers, err := o.get(o.lock, o.mark())
 		if err != nil {
 			return nil, err
 		}
-		items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
-		if err != nil || !items[0].found {
-			return nil, err
+		h := holderAmong(answers)
+		if h == nil || broken != nil && h.Token != broken.Token {
+			return broken, nil
 		}
-		done, err := w.remove(p.conn, p.lock, items[0].cas, epoch, deadline)
-		if done {
-			h := holderOf(items[0], item{})
-			if h.Keep > 0 {
-				c.mark(w, p, h.Token, deadline) // it ends by itself where that fails
+		broken = h
+		for _, a := range answers {
+			if token, _ := decodeLock(a.items[0].value); !a.items[0].found || token != h.Token {
+				continue
 			}
-			return h, nil
+			w, err := a.s.wire(o.deadline)
+			if err == nil {
+				_, err = w.remove(o.conn, o.lock, a.items[0].cas, a.epoch, o.deadline)
+			}
+			if err != nil && !uncertain(err) && err != errVoid {
+				o.failed(a.s, err)
+				continue
+			}
+			if err == nil && h.Keep > 0 {
+				c.markOn(a.s, o.place, h.Token, o.deadline) // it ends by itself where that fails
+			}
 		}
-		if err != nil && !uncertain(err) && err != errVoid {
-			return nil, err
-		}
-		if time.Now().After(deadline) {
-			return nil, p.s.fail(errTimeout)
+		if o.late() {
+			return nil, fmt.Errorf("breaking the lock of session %s: %w: its holder renews it all the time", id.Hash(), sessfs.ErrUnavailable)
 		}
 	}
 }

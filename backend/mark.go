@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -15,24 +16,30 @@ import (
 // marks tells whether an item is the mark of the lease with that token.
 func marks(i item, token string) bool { return i.found && token != "" && string(i.value) == token }
 
-// Mark implements sessfs.Backend.
+// Mark implements sessfs.Backend. The holder's set and this one share a server.
 func (c *Cluster) Mark(ctx context.Context, id sessfs.ID, token string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p, deadline := c.place(id), c.deadline()
-	w, err := p.s.wire(deadline)
+	o := c.operation(id)
+	set, err := o.set()
 	if err != nil {
 		return err
 	}
-	return c.mark(w, p, token, deadline)
+	_, errs := each(set, func(s *server) (struct{}, error) { return struct{}{}, c.markOn(s, o.place, token, o.deadline) })
+	return errors.Join(errs...)
 }
 
-func (c *Cluster) mark(w wire, p place, token string, deadline time.Time) error {
+// markOn leaves a mark on one server.
+func (c *Cluster) markOn(s *server, p place, token string, deadline time.Time) error {
+	w, err := s.wire(deadline)
+	if err != nil {
+		return err
+	}
 	c.looks.Add(1)
 	out, err := w.set(p.conn, []keyValue{{p.mark(), []byte(token)}}, exptime(sessfs.MarkLife), deadline)
 	if err == nil && out.code == codeRefused {
-		err = p.s.refused(out.words)
+		err = s.refused(out.words)
 	}
 	return err
 }
@@ -48,14 +55,20 @@ func (c *Cluster) Marked(ctx context.Context, leases []*sessfs.Lease) []bool {
 	}
 	parts := make(map[*server]*part)
 	for i, l := range leases {
-		p := c.place(l.ID)
-		if parts[p.s] == nil {
-			parts[p.s] = &part{}
+		h, ok := l.Ref.(*hold)
+		if !ok {
+			continue
 		}
-		parts[p.s].at = append(parts[p.s].at, i)
-		parts[p.s].keys = append(parts[p.s].keys, p.mark())
+		for _, m := range h.list() {
+			if parts[m.s] == nil {
+				parts[m.s] = &part{}
+			}
+			parts[m.s].at = append(parts[m.s].at, i)
+			parts[m.s].keys = append(parts[m.s].keys, h.mark())
+		}
 	}
 	marked := make([]bool, len(leases))
+	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for s, p := range parts {
 		wg.Go(func() {
@@ -69,9 +82,11 @@ func (c *Cluster) Marked(ctx context.Context, leases []*sessfs.Lease) []bool {
 				if !ok {
 					return
 				}
+				mu.Lock()
 				for i, at := range p.at[:n] {
-					marked[at] = marks(items[i], leases[at].Token)
+					marked[at] = marked[at] || marks(items[i], leases[at].Token)
 				}
+				mu.Unlock()
 				p.at, p.keys = p.at[n:], p.keys[n:]
 			}
 		})
@@ -95,11 +110,19 @@ func (s *server) connected() wire {
 
 // Unbroken implements sessfs.Backend.
 func (c *Cluster) Unbroken(l *sessfs.Lease) bool {
-	r, ok := l.Ref.(ref)
-	s := c.place(l.ID).s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return ok && r.epoch == s.epoch && s.info != nil
+	h, ok := l.Ref.(*hold)
+	if !ok {
+		return false
+	}
+	for _, m := range h.list() {
+		m.s.mu.Lock()
+		stands := m.epoch == m.s.epoch && m.s.info != nil
+		m.s.mu.Unlock()
+		if !stands {
+			return false
+		}
+	}
+	return true
 }
 
 // answered follows the token in a mark that its holder has answered. A mark that is gone is no answer: the server may
@@ -108,8 +131,13 @@ const answered = "!"
 
 // Answer implements sessfs.Backend. Whatever mark there is goes: those who wait for a later lease leave it again.
 func (c *Cluster) Answer(l *sessfs.Lease) {
-	p := c.place(l.ID)
-	p.s.later(task{do: func(w wire, deadline time.Time) error {
-		return c.mark(w, p, l.Token+answered, deadline)
-	}})
+	h, ok := l.Ref.(*hold)
+	if !ok {
+		return
+	}
+	for _, m := range h.list() {
+		m.s.later(task{do: func(_ wire, deadline time.Time) error {
+			return c.markOn(m.s, h.place, l.Token+answered, deadline)
+		}})
+	}
 }

@@ -18,14 +18,14 @@ func TestChoiceIsBalancedAndMovesLittle(t *testing.T) {
 	moved, taken := 0, 0
 	for i := range n {
 		key := fmt.Sprintf("sess_%d", i)
-		at := choose(nodes, key)
+		at := rank(nil, nodes, key, 1)[0]
 		got[at]++
-		if with := choose(append(nodes[:3:3], node{"d", 1}), key); with == 3 {
+		if with := rank(nil, append(nodes[:3:3], node{"d", 1}), key, 1)[0]; with == 3 {
 			taken++
 		} else if with != at {
 			moved++
 		}
-		if without := choose(nodes[:2], key); at != 2 && without != at {
+		if without := rank(nil, nodes[:2], key, 1)[0]; at != 2 && without != at {
 			moved++
 		}
 	}

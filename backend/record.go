@@ -9,25 +9,27 @@ import (
 	"sessfs"
 )
 
-// A record is what stands under a session's key: a header of headerSize bytes, the id, and the data or nothing.
-// All numbers are big-endian.
+// A record is what stands under a session's key: a header of headerSize bytes, the id, the servers that it was sent to (4
+// bytes each, see mark32), and the data or nothing. All numbers are big-endian.
 //
 //	 0  magic "SSFS"        4  format 1         5  state            6  length of the id (2)
 //	 8  counter (8)        16  nonce (8)       24  uid (4)         28  gid (4)
 //	32  mode (4)           36  chunk size (4; 0: the data stands in the record)
 //	40  atime (8)          48  mtime (8)       56  ctime (8)       64  length of the data (8)
 //	72  CRC-32C of the data, wherever it stands (4)
-//	76  CRC-32C of the header before this and of the id (4)
+//	76  number of servers       77  zero (3)
+//	80  CRC-32C of the header before this, the id and the servers (4)
 const (
 	recordMagic  = "SSFS"
-	recordFormat = 1
-	headerSize   = 80
+	recordFormat = 2
+	headerSize   = 84
 
 	stateLive      = 1
 	stateTombstone = 2
 
 	maxData   = 1 << 30 // bytes of one session, whatever a record says
 	maxChunks = 1 << 17
+	maxWhere  = 255
 	minChunk  = 256 // bytes; a smaller chunk size is not ours
 )
 
@@ -42,8 +44,12 @@ type record struct {
 	length    int // bytes of data
 	chunkSize int // 0: inline
 	sum       uint32
-	data      []byte // nil in manifests and tombstones
+	where     []uint32 // the servers it was sent to
+	data      []byte   // nil in manifests and tombstones
 }
+
+// prefix is what stands before the data.
+func (r *record) prefix() int { return headerSize + len(r.id) + 4*len(r.where) }
 
 // chunks is how many chunk items hold the data.
 func (r *record) chunks() int {
@@ -58,7 +64,7 @@ func (r *record) chunkLen(i int) int { return min(r.chunkSize, r.length-i*r.chun
 
 // encode returns the header with the id; the data follows it on the wire where it is inline.
 func (r *record) encode() []byte {
-	b := make([]byte, headerSize+len(r.id))
+	b := make([]byte, r.prefix())
 	copy(b, recordMagic)
 	b[4], b[5] = recordFormat, stateLive
 	if r.state == sessfs.Destroyed {
@@ -77,15 +83,24 @@ func (r *record) encode() []byte {
 	be.PutUint64(b[56:], uint64(r.attr.Ctime))
 	be.PutUint64(b[64:], uint64(r.length))
 	be.PutUint32(b[72:], r.sum)
-	copy(b[headerSize:], r.id)
-	be.PutUint32(b[76:], headerSum(b))
+	b[76] = byte(len(r.where))
+	at := headerSize + copy(b[headerSize:], r.id)
+	for _, w := range r.where {
+		be.PutUint32(b[at:], w)
+		at += 4
+	}
+	be.PutUint32(b[80:], headerSum(b))
 	return b
 }
 
-// headerSum covers the header and the id that follows it.
+// headerSum covers all before the data.
 func headerSum(b []byte) uint32 {
-	n := headerSize + int(binary.BigEndian.Uint16(b[6:]))
-	return crc32.Update(crc32.Checksum(b[:76], castagnoli), castagnoli, b[headerSize:n])
+	return crc32.Update(crc32.Checksum(b[:80], castagnoli), castagnoli, b[headerSize:prefixOf(b)])
+}
+
+// prefixOf is what a header says about the length of what stands before the data.
+func prefixOf(b []byte) int {
+	return headerSize + int(binary.BigEndian.Uint16(b[6:])) + 4*int(b[76])
 }
 
 func dataSum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
@@ -102,21 +117,24 @@ func decodeRecord(b []byte) (*record, error) {
 	case b[4] != recordFormat:
 		return nil, fmt.Errorf("its format is %d, this program knows %d", b[4], recordFormat)
 	}
-	idLen := int(be.Uint16(b[6:]))
-	if len(b) < headerSize+idLen {
-		return nil, fmt.Errorf("cut: %d bytes, header and id have %d", len(b), headerSize+idLen)
+	idEnd, end := headerSize+int(be.Uint16(b[6:])), prefixOf(b)
+	if len(b) < end {
+		return nil, fmt.Errorf("cut: %d bytes, header and id have %d", len(b), end)
 	}
-	if headerSum(b) != be.Uint32(b[76:]) {
+	if headerSum(b) != be.Uint32(b[80:]) {
 		return nil, errors.New("the checksum of its header is wrong")
 	}
 	length, chunk := be.Uint64(b[64:]), be.Uint32(b[36:])
 	if length > maxData || chunk > maxData || (chunk != 0 && (chunk < minChunk || length/uint64(chunk) >= maxChunks)) {
 		return nil, fmt.Errorf("impossible sizes: %d bytes in chunks of %d", length, chunk)
 	}
-	r := &record{id: sessfs.ID(b[headerSize : headerSize+idLen]), state: sessfs.Live,
+	r := &record{id: sessfs.ID(b[headerSize:idEnd]), state: sessfs.Live,
 		version: sessfs.Version{Counter: be.Uint64(b[8:]), Nonce: be.Uint64(b[16:])},
 		length:  int(length), chunkSize: int(chunk), sum: be.Uint32(b[72:])}
-	rest := b[headerSize+idLen:]
+	for at := idEnd; at < end; at += 4 {
+		r.where = append(r.where, be.Uint32(b[at:]))
+	}
+	rest := b[end:]
 	switch b[5] {
 	case stateTombstone:
 		r.state = sessfs.Destroyed

@@ -19,7 +19,7 @@ func TestAnItemThatMovedIsNoConflict(t *testing.T) {
 		s = mustRead(t, c, sid)
 		p := c.place(sid)
 		move := func(key string) {
-			w, _ := p.s.wire(c.deadline())
+			w, _ := c.servers()[0].wire(c.deadline())
 			items, _, err := w.get(0, []string{key}, c.deadline())
 			if err != nil || !items[0].found {
 				t.Fatal(err)
@@ -44,7 +44,7 @@ func TestDamagedRecords(t *testing.T) {
 		c := open(t, o)
 		p := c.place(sid)
 		mustCommit(t, c, "sess_other", &sessfs.Session{}, "secret", nil)
-		w, _ := p.s.wire(c.deadline())
+		w, _ := c.servers()[0].wire(c.deadline())
 		items, _, _ := w.get(0, []string{c.place("sess_other").data}, c.deadline())
 		good := items[0].value
 		flipped := bytes.Clone(good)
@@ -123,10 +123,9 @@ func TestRefusedStoresKeepTheOldSession(t *testing.T) {
 		c := open(t, o)
 		s := mustCommit(t, c, sid, &sessfs.Session{}, "old", nil)
 		// A server whose limit is lower than it says.
-		p := c.place(sid)
-		p.s.mu.Lock()
-		p.s.info.itemMax = 8 << 20
-		p.s.mu.Unlock()
+		c.servers()[0].mu.Lock()
+		c.servers()[0].info.itemMax = 8 << 20
+		c.servers()[0].mu.Unlock()
 		_, err := c.Commit(ctx, sid, s, s.Attr, make([]byte, 2<<20), nil)
 		if !errors.Is(err, sessfs.ErrTooLarge) || !strings.Contains(err.Error(), "object too large") {
 			t.Fatal(err)

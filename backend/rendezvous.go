@@ -12,30 +12,40 @@ type node struct {
 	weight int
 }
 
-// choose returns the index of the node that key lives on: the one with the highest score -weight/ln(h), where h in
-// (0, 1) is a hash of name and key. A node that comes or goes moves only the keys that it gets or had.
-func choose(nodes []node, key string) int {
+// rank appends the indexes of the k nodes with the highest scores for key to order, the highest first. A score is
+// -weight/ln(h), where h in (0, 1) is a hash of name and key: a node that comes or goes moves only the keys that it gets
+// or had.
+func rank(order []int, nodes []node, key string, k int) []int {
 	if len(nodes) == 1 {
-		return 0
+		return append(order, 0)
 	}
-	best, at := math.Inf(-1), 0
+	var buf [8]float64
+	scores := buf[:0]
+	first := len(order)
 	for i, n := range nodes {
-		if s := score(n, key); s > best {
-			best, at = s, i
+		s := score(n, key)
+		at := len(scores)
+		for at > 0 && s > scores[at-1] {
+			at--
 		}
+		if at == k {
+			continue
+		}
+		if len(scores) < k {
+			scores, order = append(scores, 0), append(order, 0)
+		}
+		copy(scores[at+1:], scores[at:])
+		copy(order[first+at+1:], order[first+at:])
+		scores[at], order[first+at] = s, i
 	}
-	return at
+	return order
 }
 
 func score(n node, key string) float64 {
-	h := sha256.New()
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(n.name)))
-	h.Write(length[:]) // so that no two pairs of name and key run into one text
-	h.Write([]byte(n.name))
-	h.Write([]byte(key))
-	var sum [sha256.Size]byte
-	h.Sum(sum[:0])
+	var buf [512]byte
+	b := binary.BigEndian.AppendUint64(buf[:0], uint64(len(n.name))) // so that no two pairs of name and key run into one text
+	b = append(append(b, n.name...), key...)
+	sum := sha256.Sum256(b)
 	// 53 bits are what a float64 holds exactly; the half keeps it off 0 and 1.
 	x := (float64(binary.BigEndian.Uint64(sum[:8])>>11) + 0.5) / (1 << 53)
 	return -float64(n.weight) / math.Log(x)

@@ -19,8 +19,11 @@ type server struct {
 	name             string
 	network, address string
 	label            string // "cache server NAME (ADDRESS)" for errors and logs
+	mark             uint32 // how it stands in a record's where
 
 	trips, waits, failures atomic.Uint64
+	isDown     atomic.Bool  // down: since is not zero
+	youngUntil atomic.Int64 // Boottime until which it may have forgotten locks; 0: it has not
 
 	tasks  chan task     // for the housekeeper
 	downed chan struct{} // capacity 1: the server was marked down
@@ -89,9 +92,8 @@ func (s *server) ready(deadline time.Time) (*info, error) {
 			defer s.mu.Unlock()
 			return s.info, nil
 		case !s.since.IsZero():
-			err := fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry())
-			s.mu.Unlock()
-			return nil, s.fail(err)
+			defer s.mu.Unlock()
+			return nil, s.downErrorLocked()
 		}
 		a := s.connectLocked()
 		s.mu.Unlock()
@@ -102,6 +104,27 @@ func (s *server) ready(deadline time.Time) (*info, error) {
 		time.Sleep(time.Duration(min(try, 20)) * time.Millisecond)
 	}
 }
+
+// down tells whether the server is marked down.
+func (s *server) down() bool { return s.isDown.Load() }
+
+// downError is the failure of a request that was not sent.
+func (s *server) downError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.downErrorLocked()
+}
+
+// downErrorLocked is downError for those who hold mu.
+func (s *server) downErrorLocked() error {
+	if s.since.IsZero() {
+		return s.fail(errTimeout)
+	}
+	return s.fail(fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry()))
+}
+
+// young tells whether the server may have forgotten locks that are held.
+func (s *server) young(now int64) bool { return now < s.youngUntil.Load() }
 
 // await waits for a try to connect. It returns neither when that was successful and a connection broke since.
 func (s *server) await(a *attempt, deadline time.Time) (*info, error) {
@@ -266,31 +289,67 @@ func (s *server) pick(place int, epoch uint64, deadline time.Time) (*conn, uint6
 	}
 }
 
-// exchange sends b and waits for its answers: one round trip. It returns the epoch of the connection that was used.
-// What was certainly not sent, and what may be repeated, gets a second connection: one that was idle while the server
-// restarted is found out only by using it.
-func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time) (uint64, error) {
-	tried := false
+// flight is a batch on its way to a server.
+type flight struct {
+	s        *server
+	b        *batch
+	place    int
+	epoch    uint64 // of the cas values in it; 0: there are none
+	deadline time.Time
+	c        *conn // that has taken it; nil: none yet
+	now      uint64
+	err      error
+}
+
+// launch sends b over a connection that stands. Where there is none it is left to land to make one.
+func (s *server) launch(b *batch, place int, epoch uint64, deadline time.Time) flight {
+	f := flight{s: s, b: b, place: place, epoch: epoch, deadline: deadline}
+	s.mu.Lock()
+	c, now := s.conns[place%len(s.conns)], s.epoch
+	if s.info == nil || s.info.classic != nil || s.closed || !s.since.IsZero() || epoch != 0 && epoch != now {
+		c = nil
+	}
+	s.mu.Unlock()
+	if c != nil {
+		f.send(c, now)
+	}
+	return f
+}
+
+func (f *flight) send(c *conn, now uint64) {
+	f.s.trips.Add(1)
+	f.s.waits.Add(1)
+	f.b.deadline = f.deadline
+	f.c, f.now, f.err = c, now, c.send(f.b)
+}
+
+// land waits for the answers. It returns the epoch of the connection that was used. What was certainly not sent, and
+// what may be repeated, gets a second connection: one that was idle while the server restarted is found out only by
+// using it.
+func (f *flight) land() (uint64, error) {
+	s, b, tried := f.s, f.b, false
 	for try := 0; ; try++ {
-		if !time.Now().Before(deadline) {
-			return 0, s.fail(errTimeout)
+		if f.c == nil {
+			if !time.Now().Before(f.deadline) {
+				return 0, s.fail(errTimeout)
+			}
+			c, now, err := s.pick(f.place, f.epoch, f.deadline)
+			if err != nil {
+				return 0, err
+			}
+			f.send(c, now)
 		}
-		c, now, err := s.pick(place, epoch, deadline)
-		if err != nil {
-			return 0, err
-		}
-		s.trips.Add(1)
-		s.waits.Add(1)
-		err = c.do(b, deadline)
+		err := f.c.await(b, f.err)
+		f.c = nil
 		if err == nil {
-			return now, nil
+			return f.now, nil
 		}
 		maybe := b.written && !b.repeat
 		switch {
 		case errors.Is(err, errFull):
 			return 0, s.fail(err)
 		case errors.Is(err, errTimeout):
-			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
+			s.trip(errTimeout)
 		case !b.written && try < 10: // bounded by the deadline, too
 			b.reset()
 			continue
@@ -301,10 +360,16 @@ func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time)
 			tried = true
 			continue
 		}
-		f := s.fail(err)
-		f.maybe = b.written
-		return 0, f
+		e := s.fail(err)
+		e.maybe = b.written
+		return 0, e
 	}
+}
+
+// exchange sends b and waits for its answers: one round trip.
+func (s *server) exchange(b *batch, place int, epoch uint64, deadline time.Time) (uint64, error) {
+	f := s.launch(b, place, epoch, deadline)
+	return f.land()
 }
 
 // trip marks the server down and breaks its connections.
@@ -332,6 +397,7 @@ func (s *server) markDown(reason error) {
 		return
 	}
 	s.since = time.Now()
+	s.isDown.Store(true)
 	s.cl.log.Error("a cache server does not answer: requests to it fail at once until it does", "server", s.name,
 		"address", s.address, "err", reason, "asked_again_every", s.cl.retry())
 	select {
@@ -346,6 +412,7 @@ func (s *server) markUp(in *info) {
 		s.cl.log.Info("a cache server answers again", "server", s.name, "address", s.address, "version", in.version,
 			"after", time.Since(s.since).Round(time.Millisecond))
 		s.since = time.Time{}
+		s.isDown.Store(false)
 	}
 }
 

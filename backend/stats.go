@@ -50,7 +50,8 @@ func (c *Cluster) Usage(ctx context.Context) (sessfs.Usage, error) {
 	}
 	u = sessfs.Usage{}
 	var errs []error
-	for _, a := range c.allStats(ctx) {
+	servers := c.servers()
+	for _, a := range c.allStats(ctx, servers) {
 		if a.err != nil {
 			errs = append(errs, a.err)
 			continue
@@ -60,7 +61,7 @@ func (c *Cluster) Usage(ctx context.Context) (sessfs.Usage, error) {
 		u.FreeBytes += limit - min(limit, used)
 		u.Items += number(a.stats, "curr_items")
 	}
-	if len(errs) == len(c.servers) {
+	if len(errs) == len(servers) {
 		return u, errors.Join(errs...)
 	}
 	c.usage.mu.Lock()
@@ -74,11 +75,11 @@ type serverStats struct {
 	err   error
 }
 
-func (c *Cluster) allStats(ctx context.Context) []serverStats {
-	all := make([]serverStats, len(c.servers))
+func (c *Cluster) allStats(ctx context.Context, servers []*server) []serverStats {
+	all := make([]serverStats, len(servers))
 	deadline := c.deadline()
 	var wg sync.WaitGroup
-	for i, s := range c.servers {
+	for i, s := range servers {
 		wg.Go(func() { all[i].stats, all[i].err = s.stats(ctx, deadline) })
 	}
 	wg.Wait()
@@ -92,9 +93,10 @@ func number(m map[string]string, key string) uint64 {
 
 // Servers implements sessfs.Backend. Servers that are marked down are not asked.
 func (c *Cluster) Servers(ctx context.Context) []sessfs.ServerStatus {
-	list := make([]sessfs.ServerStatus, len(c.servers))
-	for i, a := range c.allStats(ctx) {
-		list[i] = c.servers[i].status(a)
+	servers := c.servers()
+	list := make([]sessfs.ServerStatus, len(servers))
+	for i, a := range c.allStats(ctx, servers) {
+		list[i] = servers[i].status(a)
 	}
 	return list
 }

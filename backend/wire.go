@@ -13,7 +13,7 @@ import (
 type wire interface {
 	// lock adds the lock item with value unless there is one, then reads the lock and the record. What was read
 	// counts as read under the lock if the lock's value turns out to be the caller's.
-	lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error)
+	lock(p place, value string, exptime int64, deadline time.Time) (locked, error)
 	// get reads some keys; the answers stand in their order.
 	get(conn int, keys []string, deadline time.Time) (items []item, epoch uint64, err error)
 	// look reads keys over a connection that stands, and makes none: no request waits for the answer, so it shall not be
@@ -29,9 +29,15 @@ type wire interface {
 	remove(conn int, key string, cas, epoch uint64, deadline time.Time) (bool, error)
 	// release deletes the lock item without waiting, by its cas while that means something, else by its token. One that
 	// somebody wants goes out at once.
-	release(p place, token string, r ref, wanted bool)
+	release(h *hold, at seen, wanted bool)
 	// drop deletes keys that nobody uses twice.
 	drop(conn int, keys []string, deadline time.Time) error
+}
+
+// locked is what was read with an attempt to get a lock.
+type locked struct {
+	lock, data item
+	epoch      uint64
 }
 
 // storing is a conditional store.
@@ -79,44 +85,62 @@ func (s *server) refused(words string) error {
 
 type metaWire struct{ s *server }
 
-func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time) (lock, data item, epoch uint64, err error) {
+// beginLock sends what lock asks. What it returns waits for the answer.
+func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
 	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil)
 	b.get(p.lock, "v c")
 	b.get(p.data, "v c")
-	if epoch, err = w.s.exchange(b, p.conn, 0, deadline); err != nil {
-		return item{}, item{}, 0, err
-	}
-	for _, r := range b.replies {
-		if r.code == codeRefused {
-			return b.replies[1].item, item{}, epoch, w.s.refused(r.words)
+	f := w.s.launch(b, p.conn, 0, deadline)
+	return func() (locked, error) {
+		epoch, err := f.land()
+		if err != nil {
+			return locked{}, err
 		}
+		for _, r := range b.replies {
+			if r.code == codeRefused {
+				return locked{}, w.s.refused(r.words)
+			}
+		}
+		l := locked{b.replies[1].item, b.replies[2].item, epoch}
+		b.free()
+		return l, nil
 	}
-	lock, data = b.replies[1].item, b.replies[2].item
-	b.free()
-	return lock, data, epoch, nil
 }
 
-func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint64, error) {
+func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time) (locked, error) {
+	return w.beginLock(p, value, exptime, deadline)()
+}
+
+// beginGet sends what get asks.
+func (w metaWire) beginGet(conn int, keys []string, deadline time.Time) func() (got, error) {
 	b := newBatch()
 	b.repeat = true
 	for _, k := range keys {
 		b.get(k, "v c")
 	}
-	epoch, err := w.s.exchange(b, conn, 0, deadline)
-	if err != nil {
-		return nil, 0, err
-	}
-	items := make([]item, len(keys))
-	for i, r := range b.replies {
-		if r.code == codeRefused {
-			return nil, 0, w.s.refused(r.words)
+	f := w.s.launch(b, conn, 0, deadline)
+	return func() (got, error) {
+		epoch, err := f.land()
+		if err != nil {
+			return got{}, err
 		}
-		items[i] = r.item
+		items := make([]item, len(b.replies))
+		for i, r := range b.replies {
+			if r.code == codeRefused {
+				return got{}, w.s.refused(r.words)
+			}
+			items[i] = r.item
+		}
+		b.free()
+		return got{items, epoch}, nil
 	}
-	b.free()
-	return items, epoch, nil
+}
+
+func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint64, error) {
+	g, err := w.beginGet(conn, keys, deadline)()
+	return g.items, g.epoch, err
 }
 
 func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
@@ -134,7 +158,7 @@ func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
 	s.trips.Add(1)
 	if err := c.do(b, deadline); err != nil {
 		if errors.Is(err, errTimeout) {
-			s.trip(fmt.Errorf("no answer within %v", s.cl.timeout()))
+			s.trip(err)
 		}
 		return nil, false
 	}
@@ -146,7 +170,8 @@ func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
 	return items, true
 }
 
-func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error) {
+// beginStore sends what store asks.
+func (w metaWire) beginStore(p place, st storing, deadline time.Time) func() (stored, error) {
 	b := newBatch()
 	verb, epoch := "cas", st.epoch
 	if st.add {
@@ -160,25 +185,32 @@ func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error)
 	if st.look {
 		b.get(p.mark(), "v")
 	}
-	now, err := w.s.exchange(b, p.conn, epoch, deadline)
-	if err != nil {
-		return stored{}, err
-	}
-	out := stored{code: b.replies[0].code, words: b.replies[0].words, epoch: now}
-	if i := b.replies[1].item; i.found && i.flags == st.mark {
-		out.cas = i.cas
-	}
-	if st.lock {
-		if b.replies[2].code == codeRefused {
-			return stored{}, &serverError{label: w.s.label, reason: w.s.refused(b.replies[2].words), maybe: true}
+	f := w.s.launch(b, p.conn, epoch, deadline)
+	return func() (stored, error) {
+		now, err := f.land()
+		if err != nil {
+			return stored{}, err
 		}
-		out.lock = b.replies[2].item
+		out := stored{code: b.replies[0].code, words: b.replies[0].words, epoch: now}
+		if i := b.replies[1].item; i.found && i.flags == st.mark {
+			out.cas = i.cas
+		}
+		if st.lock {
+			if b.replies[2].code == codeRefused {
+				return stored{}, &serverError{label: w.s.label, reason: w.s.refused(b.replies[2].words), maybe: true}
+			}
+			out.lock = b.replies[2].item
+		}
+		if st.look {
+			out.look = b.replies[len(b.replies)-1].item // refused: no mark
+		}
+		b.free()
+		return out, nil
 	}
-	if st.look {
-		out.look = b.replies[len(b.replies)-1].item // refused: no mark
-	}
-	b.free()
-	return out, nil
+}
+
+func (w metaWire) store(p place, st storing, deadline time.Time) (stored, error) {
+	return w.beginStore(p, st, deadline)()
 }
 
 func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.Time) (stored, error) {
@@ -230,53 +262,4 @@ func (w metaWire) drop(conn int, keys []string, deadline time.Time) error {
 	}
 	_, err := w.s.exchange(b, conn, 0, deadline)
 	return err
-}
-
-func (w metaWire) release(p place, token string, r ref, wanted bool) {
-	s := w.s
-	s.mu.Lock()
-	c, now := s.conns[p.conn], s.epoch
-	s.mu.Unlock()
-	if r.cas != 0 && r.epoch == now && c != nil {
-		b := newBatch()
-		b.delete(p.lock, r.cas)
-		b.deadline = s.cl.deadline()
-		b.after = func(b *batch) {
-			// EX: the server moved the item, which changes its cas, or it is another's.
-			if b.err != nil || b.replies[0].code == codeExists {
-				s.releaseByToken(p, token)
-			}
-		}
-		send := c.sendLater
-		if wanted {
-			send = c.send
-		}
-		if send(b) == nil {
-			s.trips.Add(1)
-			return
-		}
-	}
-	s.releaseByToken(p, token)
-}
-
-// releaseByToken frees a lock in the background, if it still has the token.
-func (s *server) releaseByToken(p place, token string) {
-	now := time.Now()
-	var at time.Time
-	if s.connected() == nil {
-		// It may be restarting this moment: found down by this, it would be closed to requests for a second.
-		at = now.Add(100 * time.Millisecond)
-	}
-	s.later(task{at: at, until: now.Add(s.cl.settings.Load().Lease), do: func(w wire, deadline time.Time) error {
-		for range 3 {
-			items, epoch, err := w.get(p.conn, []string{p.lock}, deadline)
-			if err != nil || !ownLock(items[0], token) {
-				return err
-			}
-			if done, err := w.remove(p.conn, p.lock, items[0].cas, epoch, deadline); done || err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
 }

@@ -1,0 +1,49 @@
+package backend
+
+import (
+	"errors"
+	"time"
+
+	"sessfs"
+)
+
+// beginCopy stores the record of from in the place of to, if that still is what was seen. Chunks go first. What it returns
+// waits for the outcome.
+func (o *operation) beginCopy(from, to *found) func() (stored, error) {
+	life := o.c.remaining(from.rec)
+	st := storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, head: from.value, mark: uint32(from.rec.version.Nonce),
+		exptime: exptime(life)}
+	if to.item.found && to.cas == 0 {
+		return func() (stored, error) { return stored{}, errVoid }
+	}
+	if from.rec.chunks() == 0 {
+		return to.s.beginStore(o.place, st, o.step())
+	}
+	return background(func() (stored, error) {
+		data, why, err := o.c.fetchChunks(from.s, o.conn, from.rec, o.step())
+		if err == nil && why != "" {
+			err = damaged(o.id, from.s, why)
+		}
+		if err != nil {
+			// The part that is missing is not this member's fault: whoever needs the data finds out.
+			if errors.Is(err, sessfs.ErrDamaged) {
+				return to.s.beginStore(o.place, st, o.step())()
+			}
+			return stored{}, err
+		}
+		if err := o.c.putChunks(to.s, o.place, from.rec, data, life, o.step()); err != nil {
+			return stored{}, err
+		}
+		return to.s.beginStore(o.place, st, o.step())()
+	})
+}
+
+// remaining is how long a copy of a record shall live: it ends when the record does.
+func (c *Cluster) remaining(r *record) time.Duration {
+	life := c.settings.Load().Lifetime
+	if r.state == sessfs.Destroyed {
+		return 2 * life
+	}
+	left := life - time.Since(time.Unix(0, r.attr.Ctime))
+	return min(max(left, time.Minute), life) // the clocks of hosts differ
+}

@@ -1,0 +1,125 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sessfs"
+)
+
+// Destroy implements sessfs.Backend. It takes no lock, so it insists: what somebody stores meanwhile is destroyed too,
+// until every member has a tombstone.
+func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
+	o := c.operation(id)
+	var own sessfs.Version // of the last tombstone that was made here
+	existed := false
+	for {
+		if err := ctx.Err(); err != nil {
+			return false, nil, err
+		}
+		answers, err := o.get(o.data, o.lock, o.mark())
+		if err != nil {
+			return false, nil, err
+		}
+		list := make([]found, len(answers))
+		for i, a := range answers {
+			list[i] = o.found(a.s, a.items[0], a.epoch)
+			answers[i].items = a.items[1:]
+		}
+		holder := holderAmong(answers)
+		tomb, err := best(list)
+		switch {
+		case err == nil && tomb == nil:
+			return existed, holder, nil
+		case err == nil && tomb.rec.state == sessfs.Destroyed:
+			existed = existed || tomb.rec.version == own // the answer was lost
+		default: // what cannot be read is destroyed too: nothing else gets rid of it
+			tomb = o.tombstone(tomb, list)
+			own = tomb.rec.version
+		}
+		left, buried := o.bury(tomb, list)
+		existed = existed || buried && tomb.rec.version == own
+		if left == 0 {
+			o.tellOthers(tomb.rec, list)
+			return existed, holder, nil
+		}
+		if o.late() {
+			return false, nil, fmt.Errorf("destroying session %s: %w: it was stored again all the time", id.Hash(), sessfs.ErrUnavailable)
+		}
+	}
+}
+
+// tombstone makes one above the record b; nil: there is none that can be read.
+func (o *operation) tombstone(b *found, list []found) *found {
+	r := &record{id: o.id, state: sessfs.Destroyed, version: nextVersion(sessfs.Version{}, true), sum: dataSum(nil)}
+	if b != nil {
+		r.version = nextVersion(b.rec.version, false)
+	}
+	for _, f := range list {
+		r.where = append(r.where, f.s.mark)
+	}
+	return &found{item: item{found: true, value: r.encode()}, rec: r}
+}
+
+// bury stores a tombstone on those members that have something else. It returns on how many that did not succeed, and
+// whether a session was buried.
+func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
+	waits := make([]func() (stored, error), len(list))
+	n := 0
+	for i := range list {
+		if f := &list[i]; f.rec == nil || f.rec.version != tomb.rec.version {
+			waits[i] = o.beginCopy(tomb, f)
+			n++
+		}
+	}
+	o.c.together(n)
+	for i, wait := range waits {
+		if wait == nil {
+			continue
+		}
+		f := &list[i]
+		out, err := wait()
+		switch {
+		case err == nil && out.code == codeStored:
+			buried = buried || f.item.found && (f.rec == nil || f.rec.state == sessfs.Live)
+			if f.rec != nil {
+				o.c.dropChunks(f.s, o.place, ref{nonce: f.rec.version.Nonce, chunks: f.rec.chunks()}, time.Now().Add(o.c.settings.Load().Lease))
+			}
+			continue
+		case err == nil && out.code == codeRefused:
+			o.failed(f.s, o.c.refusal(o.id, f.s, out, headerSize))
+		case err != nil && err != errVoid && !(uncertain(err) && !f.s.down()):
+			o.failed(f.s, err)
+		}
+		left++
+	}
+	return left, buried
+}
+
+// tellOthers stores the tombstone on the candidates that are not members, in the background and when they answer: they may
+// have a copy from when they were.
+func (o *operation) tellOthers(tomb *record, list []found) {
+	copyOf := &found{item: item{found: true, value: tomb.encode()}, rec: tomb}
+	until := time.Now().Add(2 * o.c.settings.Load().Lifetime)
+	for _, v := range *o.c.views.Load() {
+		for _, s := range v.candidates(o.id) {
+			if on(list, s) != nil {
+				continue
+			}
+			s.later(task{until: until, do: func(w wire, deadline time.Time) error {
+				items, epoch, err := w.get(o.conn, []string{o.data}, deadline)
+				if err != nil || !items[0].found {
+					return err
+				}
+				late := o.c.operation(o.id)
+				f := late.found(s, items[0], epoch)
+				if f.rec != nil && f.rec.version.Counter >= tomb.version.Counter {
+					return nil
+				}
+				_, err = late.beginCopy(copyOf, &f)()
+				return err
+			}})
+		}
+	}
+}
