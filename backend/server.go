@@ -22,8 +22,8 @@ type server struct {
 	mark             uint32 // how it stands in a record's where
 
 	trips, waits, failures atomic.Uint64
-	isDown     atomic.Bool  // down: since is not zero
-	youngUntil atomic.Int64 // Boottime until which it may have forgotten locks; 0: it has not
+	isDown                 atomic.Bool  // down: since is not zero
+	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks; 0: it has not
 
 	tasks  chan task     // for the housekeeper
 	downed chan struct{} // capacity 1: the server was marked down
