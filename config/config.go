@@ -58,12 +58,20 @@ type Lock struct {
 // Cache says where sessions are kept.
 type Cache struct {
 	Servers       []Server // none: in the process
-	Replicas      int      // servers that each session is kept on
+	Replicas      int      // servers that each session is kept on, at most as many as there are
+	Quorum        string   // QuorumAny or QuorumMajority
 	Timeout       time.Duration
 	RetryInterval time.Duration
 	Connections   int // to each server
 	Prefix        string
 }
+
+// The values of Cache.Quorum: how many of two servers must answer. With one server, and with three or more, they mean the
+// same.
+const (
+	QuorumAny      = "any"      // one is enough: it goes on alone when the other fails
+	QuorumMajority = "majority" // both, so that hosts which each miss another one never go on separately
+)
 
 // Server is one memcached.
 type Server struct {
@@ -93,7 +101,7 @@ func Default() *Config {
 		Owner:      Keep,
 		Session:    Session{Lifetime: 24 * time.Minute, MaxSize: 16 << 20},
 		Lock:       Lock{Lease: 10 * time.Second},
-		Cache: Cache{Replicas: 1, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 1,
+		Cache: Cache{Replicas: defaultReplicas(0), Quorum: QuorumAny, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 1,
 			Prefix: "sessfs:"},
 		Admin: Admin{Socket: "/run/sessfs/admin.sock"},
 		Log:   Log{Level: slog.LevelInfo, Format: "text"},

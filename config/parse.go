@@ -28,6 +28,9 @@ func Parse(name string, data []byte) (*Config, error) {
 	if root := p.document(data); root != nil {
 		p.mapping(root, "", func(key string, k, v *yaml.Node) { p.entry(c, key, k, v) })
 	}
+	if p.lines["cache.replicas"] == 0 {
+		c.Cache.Replicas = defaultReplicas(len(c.Cache.Servers))
+	}
 	if len(p.errs) == 0 {
 		p.relations(c)
 	}

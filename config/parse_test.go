@@ -27,7 +27,8 @@ cache:
     - "[0:0::1]:11211"
     - unix:/run//m.sock
     - Cache4.Example:1
-  replicas: 1
+  replicas: 3
+  quorum: majority
   timeout: 250ms
   retry_interval: 2s
   connections: 4
@@ -45,7 +46,7 @@ log: {level: debug, format: json}
 		Cache: Cache{
 			Servers: []Server{{"a", "tcp", "10.0.0.1:11211", 3}, {"[::1]:11211", "tcp", "[::1]:11211", 1},
 				{"unix:/run/m.sock", "unix", "/run/m.sock", 1}, {"cache4.example:1", "tcp", "cache4.example:1", 1}},
-			Replicas: 1, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:"},
+			Replicas: 3, Quorum: QuorumMajority, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:"},
 		Admin: Admin{"/run/x.sock"}, Log: Log{slog.LevelDebug, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -58,6 +59,22 @@ func TestEmptyIsTheDefault(t *testing.T) {
 		c, err := Parse("c.yaml", []byte(s))
 		if err != nil || !reflect.DeepEqual(c, Default()) {
 			t.Errorf("%q: %+v %v", s, c, err)
+		}
+	}
+}
+
+func TestDefaultOfReplicas(t *testing.T) {
+	for s, want := range map[string]int{
+		"":                                       1,
+		"cache: {servers: []}":                   1,
+		"cache: {servers: [a:1]}":                1,
+		"cache: {servers: [a:1, b:1]}":           2,
+		"cache: {servers: [a:1, b:1, c:1, d:1]}": 2,
+		"cache: {servers: [a:1, b:1], replicas: 1}":                1,
+		"cache: {replicas: 5, servers: [a:1, b:1, c:1, d:1, e:1]}": 5,
+	} {
+		if c, err := Parse("c.yaml", []byte(s)); err != nil || c.Cache.Replicas != want {
+			t.Errorf("%s: %+v %v, want %d replicas", s, c, err, want)
 		}
 	}
 }
@@ -119,7 +136,15 @@ func TestRefused(t *testing.T) {
 		{"lock: {keep: 8s}", `c.yaml:1: lock.keep: found "8s", expected less than 8s: what lock.lease, 10s, leaves after its margin`},
 		{"lock: {lease: 3s, keep: 1500ms}", "lock.keep: found \"1.5s\", expected less than 1.5s: what lock.lease, 3s, leaves"},
 		{"lock: {keep: 61m, lease: 1h}", "a duration from 0s to 1h"},
-		{"cache: {replicas: 2}", `cache.replicas: found "2", only 1 is supported by this version`},
+		{"cache:\n  servers: [a:1, b:1]\n  replicas: 3", `c.yaml:3: cache.replicas: found "3", expected at most 2: cache.servers has no more`},
+		{"cache: {replicas: 2, servers: [a:1]}", `c.yaml:1: cache.replicas: found "2", expected at most 1`},
+		{"cache:\n  replicas: 2", `c.yaml:2: cache.replicas: found "2", expected 1: cache.servers names none`},
+		{"cache: {replicas: 6}", "a number from 1 to 5"},
+		{"cache: {replicas: 0}", "a number from 1 to 5"},
+		{"cache: {replicas: }", "found nothing, expected a number from 1 to 5"},
+		{"cache:\n  quorum: both", `c.yaml:2: cache.quorum: found "both", expected any or majority`},
+		{"cache: {quorum: yes}", "any or majority"},
+		{"cache: {quorum: 2}", "any or majority, in quotes"},
 		{"cache: {connections: 65}", "a number from 1 to 64"},
 		{"cache: {servers: [10.0.0.1]}", "10.0.0.1:11211: the port is missing"},
 		{"cache: {servers: [cache1]}", "cache1:11211: the port is missing"},

@@ -13,21 +13,31 @@ import (
 // key_ is one row of the schema.
 type key_ struct {
 	name string
-	live bool // changes while mounted; others need a remount
+	when effect
 	set  func(p *parser, c *Config, n *yaml.Node)
 	same func(a, b *Config) bool
 }
 
+// effect says when a change of a key takes effect.
+type effect uint8
+
 const (
-	live    = true
-	remount = false
+	remount effect = iota // with the next mount
+	live                  // while mounted
+	// shared: while mounted too, but not where one of the configurations names no servers. Sessions that are kept in the
+	// process cannot become those of servers under a mount that uses them.
+	shared
 )
+
+func (e effect) whileMounted(old, new *Config) bool {
+	return e == live || e == shared && (len(old.Cache.Servers) > 0) == (len(new.Cache.Servers) > 0)
+}
 
 // key makes a row: where the value is kept, and what reads it. read notes an error and returns false for a value that
 // is not right.
-func key[T any](name string, live bool, at func(*Config) *T, read func(p *parser, key string, n *yaml.Node) (T, bool)) key_ {
+func key[T any](name string, when effect, at func(*Config) *T, read func(p *parser, key string, n *yaml.Node) (T, bool)) key_ {
 	return key_{
-		name: name, live: live,
+		name: name, when: when,
 		set: func(p *parser, c *Config, n *yaml.Node) {
 			if v, ok := read(p, name, n); ok {
 				*at(c) = v
@@ -55,8 +65,9 @@ func init() {
 		key("lock.lease", live, func(c *Config) *time.Duration { return &c.Lock.Lease }, wholeSeconds(2*time.Second, time.Hour)),
 		key("lock.wait", live, func(c *Config) *time.Duration { return &c.Lock.Wait }, duration(0, day)),
 		key("lock.keep", live, func(c *Config) *time.Duration { return &c.Lock.Keep }, duration(0, time.Hour)),
-		key("cache.servers", remount, func(c *Config) *[]Server { return &c.Cache.Servers }, servers),
-		key("cache.replicas", remount, func(c *Config) *int { return &c.Cache.Replicas }, only(integer(1, 16), 1, "1")),
+		key("cache.servers", shared, func(c *Config) *[]Server { return &c.Cache.Servers }, servers),
+		key("cache.replicas", shared, func(c *Config) *int { return &c.Cache.Replicas }, integer(1, 5)),
+		key("cache.quorum", shared, func(c *Config) *string { return &c.Cache.Quorum }, quorum),
 		key("cache.timeout", live, func(c *Config) *time.Duration { return &c.Cache.Timeout }, duration(10*time.Millisecond, time.Minute)),
 		key("cache.retry_interval", live, func(c *Config) *time.Duration { return &c.Cache.RetryInterval }, duration(100*time.Millisecond, time.Hour)),
 		key("cache.connections", remount, func(c *Config) *int { return &c.Cache.Connections }, integer(1, 64)),
@@ -82,6 +93,7 @@ func names() []string {
 // relations checks what no key can tell alone.
 func (p *parser) relations(c *Config) {
 	p.keepWithinLease(c)
+	p.serversForReplicas(c)
 	if 2*c.Cache.Timeout < c.Lock.Lease {
 		return
 	}
@@ -104,13 +116,30 @@ func (p *parser) keepWithinLease(c *Config) {
 		Expected: fmt.Sprintf("less than %s: what lock.lease, %s, leaves after its margin; a kept lease is not renewed", formatDuration(room), formatDuration(c.Lock.Lease))})
 }
 
+// serversForReplicas: each copy of a session is on a server of its own.
+func (p *parser) serversForReplicas(c *Config) {
+	const key = "cache.replicas"
+	room := max(1, len(c.Cache.Servers))
+	if c.Cache.Replicas <= room {
+		return
+	}
+	expected := fmt.Sprintf("at most %d: cache.servers has no more", room)
+	if len(c.Cache.Servers) == 0 {
+		expected = "1: cache.servers names none, and the process keeps one copy"
+	}
+	p.errs = append(p.errs, Error{File: p.file, Line: p.lines[key], Key: key, Found: fmt.Sprintf("%q", fmt.Sprint(c.Cache.Replicas)), Expected: expected})
+}
+
+// defaultReplicas is how many copies of a session there are where the file does not say it.
+func defaultReplicas(servers int) int { return max(1, min(servers, 2)) }
+
 // Diff names the keys in which two configurations differ: those that can change while mounted, and those that need a
-// remount.
+// remount. The list of servers, with replicas and quorum, needs one where it begins or ends to name any.
 func Diff(old, new *Config) (live, remount []string) {
 	for _, k := range keys {
 		switch {
 		case k.same(old, new):
-		case k.live:
+		case k.when.whileMounted(old, new):
 			live = append(live, k.name)
 		default:
 			remount = append(remount, k.name)

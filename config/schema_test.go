@@ -99,6 +99,32 @@ func TestDiffKnowsEveryField(t *testing.T) {
 	}
 }
 
+// The list of servers and what belongs to it change while mounted, but not from none to some or back.
+func TestDiffOfServers(t *testing.T) {
+	parse := func(s string) *Config {
+		c, err := Parse("c.yaml", []byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	none, one, two := parse(""), parse("cache: {servers: [a:1]}"), parse("cache: {servers: [a:1, b:1], quorum: majority}")
+	heavy := parse("cache: {servers: [{address: 'a:1', weight: 2}]}")
+	const all = "cache.servers cache.replicas cache.quorum"
+	for _, tc := range []struct {
+		old, new      *Config
+		live, remount string
+	}{
+		{one, two, all, ""}, {two, one, all, ""}, {none, two, "", all}, {two, none, "", all}, {none, one, "", "cache.servers"},
+		{one, heavy, "cache.servers", ""},
+	} {
+		live, remount := Diff(tc.old, tc.new)
+		if strings.Join(live, " ") != tc.live || strings.Join(remount, " ") != tc.remount {
+			t.Errorf("from %+v to %+v: live %q, remount %q", tc.old.Cache, tc.new.Cache, live, remount)
+		}
+	}
+}
+
 // FuzzParse: nothing panics, and what is taken is taken again when it is written out.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", "cache: {servers: [a:1, {address: 'unix:/x', weight: 3}, '[::1]:2']}", "a: &a [*a]",
@@ -144,7 +170,7 @@ func written(t *testing.T, c *Config) []byte {
 		"directory": map[string]any{"owner": c.Directory.Owner, "group": c.Directory.Group, "mode": fmt.Sprintf("%04o", c.Directory.Mode)},
 		"session":   map[string]any{"lifetime": c.Session.Lifetime.String(), "max_size": c.Session.MaxSize},
 		"lock":      map[string]any{"lease": c.Lock.Lease.String(), "wait": c.Lock.Wait.String(), "keep": c.Lock.Keep.String()},
-		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "timeout": c.Cache.Timeout.String(),
+		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "quorum": c.Cache.Quorum, "timeout": c.Cache.Timeout.String(),
 			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix},
 		"admin": map[string]any{"socket": c.Admin.Socket},
 		"log":   map[string]any{"level": level, "format": c.Log.Format},

@@ -186,22 +186,14 @@ func size(lo, hi int64) func(*parser, string, *yaml.Node) (int64, bool) {
 	}
 }
 
-// only narrows a key to the one value that this version can do.
-func only[T comparable](read func(*parser, string, *yaml.Node) (T, bool), value T, text string) func(*parser, string, *yaml.Node) (T, bool) {
-	return func(p *parser, key string, n *yaml.Node) (T, bool) {
-		v, ok := read(p, key, n)
-		if ok && v != value {
-			p.reason(n.Line, key, fmt.Sprintf("found %s, only %s is supported by this version", describe(n), text))
-			return v, false
-		}
-		return v, ok
-	}
-}
-
 func keyPrefix(p *parser, key string, n *yaml.Node) (string, bool) {
 	return p.text(key, n, "at most 64 printable ASCII characters without spaces and '%'", func(s string) bool {
 		return len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '%' })
 	})
+}
+
+func quorum(p *parser, key string, n *yaml.Node) (string, bool) {
+	return p.text(key, n, "any or majority", func(s string) bool { return s == QuorumAny || s == QuorumMajority })
 }
 
 var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,7 +166,11 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 		d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
 		return
 	}
-	live, remount := config.Diff(d.conf, c)
+	kept := *c // a cluster keeps the list that it was made with
+	kept.Cache.Servers, kept.Cache.Replicas, kept.Cache.Quorum = d.conf.Cache.Servers, d.conf.Cache.Replicas, d.conf.Cache.Quorum
+	live, remount := config.Diff(d.conf, &kept)
+	list, embedded := config.Diff(&kept, c)
+	remount = slices.Concat(remount, list, embedded)
 	if len(remount) > 0 {
 		d.log.Warn("these changes need a remount", "file", d.file, "keys", strings.Join(remount, ", "))
 	}

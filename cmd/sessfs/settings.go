@@ -65,7 +65,8 @@ func backendSettings(c *config.Config) backend.Settings {
 
 func backendOptions(c *config.Config) backend.Options {
 	o := backend.Options{Timeout: c.Cache.Timeout, RetryInterval: c.Cache.RetryInterval, Connections: c.Cache.Connections,
-		Prefix: c.Cache.Prefix, Lifetime: c.Session.Lifetime, Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize}
+		Prefix: c.Cache.Prefix, Lifetime: c.Session.Lifetime, Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize,
+		Replicas: c.Cache.Replicas, Majority: c.Cache.Quorum == config.QuorumMajority}
 	for _, s := range c.Cache.Servers {
 		o.Servers = append(o.Servers, backend.Server{Name: s.Name, Network: s.Network, Address: s.Address, Weight: s.Weight})
 	}
