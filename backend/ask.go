@@ -37,7 +37,7 @@ func ask[T any](o *operation, answered func(*server) bool, begin func(*server) f
 				all = take(set[i], v, err) && all
 			}
 		}
-		if all {
+		if all && o.views == o.c.views.Load() { // a server that was connected just now may know of other lists
 			return set, nil
 		}
 	}

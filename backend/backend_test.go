@@ -62,6 +62,8 @@ func (m *memcached) freeze() {
 	until(m.t, "memcached is stopped", func() bool { return testkit.Stopped(m.cmd.Process.Pid) })
 }
 
+func (m *memcached) thaw() { m.cmd.Process.Signal(syscall.SIGCONT) }
+
 // stop kills it: it is started again empty.
 func (m *memcached) stop() {
 	if m.cmd != nil {

@@ -51,6 +51,7 @@ type Settings struct {
 type Cluster struct {
 	views        atomic.Pointer[[]*view]   // what sessions' servers are chosen from, the present list first
 	all          atomic.Pointer[[]*server] // of all views
+	known        known
 	connections  int
 	prefix       string
 	forceClassic bool
@@ -96,6 +97,7 @@ func New(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.known = known{own: listOf(v), majority: v.majority, wake: make(chan struct{}, 1)}
 	c.views.Store(&[]*view{v})
 	c.all.Store(&v.servers)
 	if c.loops = o.Loops; c.loops == nil {
@@ -108,6 +110,8 @@ func New(o Options) (*Cluster, error) {
 		c.running.Add(1)
 		go s.keepHouse()
 	}
+	c.running.Add(1)
+	go c.learn()
 	return c, nil
 }
 
@@ -141,9 +145,21 @@ func (c *Cluster) newView(list []Server, replicas int, majority bool) (*view, er
 		}
 		seen[sv.Name] = true
 		v.nodes = append(v.nodes, node{sv.Name, sv.Weight})
-		v.servers = append(v.servers, c.newServer(sv))
+		v.servers = append(v.servers, c.oldServer(sv))
 	}
 	return v, nil
+}
+
+// oldServer returns the server that is there already under that name and address, else a new one.
+func (c *Cluster) oldServer(sv Server) *server {
+	if all := c.all.Load(); all != nil {
+		for _, s := range *all {
+			if s.name == sv.Name && s.network == sv.Network && s.address == sv.Address {
+				return s
+			}
+		}
+	}
+	return c.newServer(sv)
 }
 
 func (c *Cluster) newServer(sv Server) *server {
@@ -152,7 +168,7 @@ func (c *Cluster) newServer(sv Server) *server {
 		label = "cache server " + sv.Name
 	}
 	return &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name),
-		conns: make([]*conn, c.connections), epoch: 1, tasks: make(chan task, maxTasks), downed: make(chan struct{}, 1)}
+		conns: make([]*conn, c.connections), epoch: 1, tasks: make(chan task, maxTasks), gone: make(chan struct{}), downed: make(chan struct{}, 1)}
 }
 
 // servers are those of all views.

@@ -45,6 +45,8 @@ func (s *server) keepHouse() {
 		select {
 		case <-s.cl.ctx.Done():
 			return
+		case <-s.gone:
+			return
 		case <-s.downed:
 			retry.Reset(s.cl.retry())
 		case <-retry.C:

@@ -17,7 +17,6 @@ import (
 const (
 	maxServerName   = 255 // bytes
 	maxServerWeight = 1000
-	maxListReplicas = 5
 	maxSocketPath   = 107     // the room in sockaddr_un, its final NUL left out
 	maxUnixMilli    = 1 << 53 // far beyond any time; sums stay within an int64
 )
@@ -27,7 +26,7 @@ func (l *list) check() error {
 	switch {
 	case len(l.Servers) == 0 || len(l.Servers) > maxListServers:
 		return fmt.Errorf("%d servers, 1 to %d are possible", len(l.Servers), maxListServers)
-	case l.Replicas < 1 || l.Replicas > maxListReplicas || l.Replicas > len(l.Servers):
+	case l.Replicas < 1 || l.Replicas > maxReplicas || l.Replicas > len(l.Servers):
 		return fmt.Errorf("%d replicas on %d servers", l.Replicas, len(l.Servers))
 	case l.Used < 0 || l.Used > maxUnixMilli || l.Moved < 0 || l.Moved > maxUnixMilli:
 		return errors.New("a time that is none")

@@ -3,6 +3,7 @@ package backend
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -90,6 +91,41 @@ func (p *plainConn) stats(what string) (map[string]string, error) {
 	return nil, fmt.Errorf("%w: stats without end", errSurprise)
 }
 
+// value gets a value of so many bytes at most; nil: there is none, or a longer one.
+func (p *plainConn) value(key string, limit int) ([]byte, error) {
+	if err := p.send("get %s\r\n", key); err != nil {
+		return nil, err
+	}
+	l, err := p.line()
+	if err != nil || l == "END" {
+		return nil, err
+	}
+	f := strings.Fields(l)
+	if len(f) != 4 || f[0] != "VALUE" || f[1] != key {
+		return nil, fmt.Errorf("%w: %.40q to get", errSurprise, l)
+	}
+	n, err := strconv.ParseUint(f[3], 10, 31)
+	if err != nil || n > maxItemMax {
+		return nil, fmt.Errorf("%w: a value of %.20s bytes", errSurprise, f[3])
+	}
+	var value []byte
+	if int(n) <= limit {
+		value = make([]byte, n)
+		_, err = io.ReadFull(p.r, value)
+	} else {
+		_, err = io.CopyN(io.Discard, p.r, int64(n))
+	}
+	if err != nil {
+		return nil, plainError(err)
+	}
+	for _, want := range []string{"", "END"} {
+		if l, err := p.line(); err != nil || l != want {
+			return nil, cmp.Or(err, fmt.Errorf("%w: %.40q behind a value", errSurprise, l))
+		}
+	}
+	return value, nil
+}
+
 // probe asks the server for its version and limits and tries its commands, on a connection that is thrown away: after a
 // command that a server does not know, its payload is read as commands.
 func (s *server) probe(ctx context.Context) (*info, error) {
@@ -115,6 +151,16 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 		return nil, err
 	}
 	in := &info{version: fmt.Sprintf("%.40s", version), itemMax: defaultItemMax}
+	general, err := p.stats("")
+	if err != nil {
+		return nil, err
+	}
+	if up, err := strconv.ParseUint(general["uptime"], 10, 32); err == nil {
+		in.started = time.Now().Add(-time.Duration(up) * time.Second)
+	}
+	if in.lists, err = p.value(s.cl.prefix+listsMark, maxListsSize); err != nil {
+		return nil, err
+	}
 	if n, err := strconv.Atoi(settings["item_size_max"]); err == nil {
 		if n < minItemMax {
 			return nil, fmt.Errorf("its item_size_max is %d; start it with -I 1m", n)

@@ -26,6 +26,8 @@ type server struct {
 	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks; 0: it has not
 
 	tasks  chan task     // for the housekeeper
+	gone   chan struct{} // closed by close
+	ended  sync.Once     // of gone
 	downed chan struct{} // capacity 1: the server was marked down
 
 	mu      sync.Mutex
@@ -42,7 +44,9 @@ type server struct {
 // info is what a server told about itself when it was connected.
 type info struct {
 	version string
-	itemMax int // item_size_max: bytes of an item with key and header
+	itemMax int       // item_size_max: bytes of an item with key and header
+	started time.Time // zero: it does not say
+	lists   []byte    // the document of the lists that hosts have
 	classic *classic
 }
 
@@ -163,6 +167,9 @@ func (s *server) connect(a *attempt) {
 	ctx, end := context.WithDeadline(s.cl.ctx, deadline)
 	defer end()
 	in, err := s.probe(ctx)
+	if err == nil {
+		s.cl.learnFrom(s, in) // before anybody uses it
+	}
 	if err == nil && in.classic == nil {
 		err = s.fill(ctx, in)
 	}
@@ -446,4 +453,5 @@ func (s *server) close(deadline time.Time) {
 	if in != nil && in.classic != nil {
 		in.classic.close()
 	}
+	s.ended.Do(func() { close(s.gone) })
 }

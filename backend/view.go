@@ -79,6 +79,7 @@ type operation struct {
 	errs     []error   // why
 	weak     []*server // that answered and do not count
 	stoodIn  bool      // another server stands in for one that is down
+	views    *[]*view  // from which the set was chosen
 }
 
 func (c *Cluster) operation(id sessfs.ID) operation {
@@ -89,7 +90,8 @@ func (c *Cluster) operation(id sessfs.ID) operation {
 func (o *operation) set() ([]*server, error) {
 	var set []*server
 	now := sessfs.Boottime()
-	for _, v := range *o.c.views.Load() {
+	o.views = o.c.views.Load()
+	for _, v := range *o.views {
 		var enough bool
 		if set, enough = o.choose(v, set, now); !enough {
 			return nil, o.tooFew(v)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -166,11 +165,7 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 		d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
 		return
 	}
-	kept := *c // a cluster keeps the list that it was made with
-	kept.Cache.Servers, kept.Cache.Replicas, kept.Cache.Quorum = d.conf.Cache.Servers, d.conf.Cache.Replicas, d.conf.Cache.Quorum
-	live, remount := config.Diff(d.conf, &kept)
-	list, embedded := config.Diff(&kept, c)
-	remount = slices.Concat(remount, list, embedded)
+	live, remount := config.Diff(d.conf, c)
 	if len(remount) > 0 {
 		d.log.Warn("these changes need a remount", "file", d.file, "keys", strings.Join(remount, ", "))
 	}
@@ -180,6 +175,14 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	next := *d.conf
 	next.Session, next.Lock, next.Log = c.Session, c.Lock, c.Log
 	next.Cache.Timeout, next.Cache.RetryInterval = c.Cache.Timeout, c.Cache.RetryInterval
+	if d.cluster != nil && len(c.Cache.Servers) > 0 {
+		next.Cache.Servers, next.Cache.Replicas, next.Cache.Quorum = c.Cache.Servers, c.Cache.Replicas, c.Cache.Quorum
+		o := backendOptions(&next)
+		if err := d.cluster.SetServers(o.Servers, o.Replicas, o.Majority); err != nil {
+			d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
+			return
+		}
+	}
 	d.conf = &next
 	d.logs.set(next.Log.Level, next.Log.Format)
 	if d.cluster != nil {
