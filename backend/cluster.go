@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,8 +168,10 @@ func (c *Cluster) newServer(sv Server) *server {
 	if sv.Name == sv.Address {
 		label = "cache server " + sv.Name
 	}
-	return &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name),
+	s := &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name),
 		conns: make([]*conn, c.connections), epoch: 1, tasks: make(chan task, maxTasks), gone: make(chan struct{}), downed: make(chan struct{}, 1)}
+	s.youngUntil.Store(math.MaxInt64) // until it has told
+	return s
 }
 
 // servers are those of all views.

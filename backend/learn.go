@@ -57,10 +57,11 @@ func (c *Cluster) learnSoon() {
 
 // learnFrom takes over what a server that is being connected knows, and notes whether it may have forgotten locks.
 func (c *Cluster) learnFrom(s *server, in *info) {
+	var left time.Duration
 	if !in.started.IsZero() {
-		left := c.settings.Load().Lease + time.Second - time.Since(in.started)
-		s.youngUntil.Store(sessfs.Boottime() + int64(max(left, 0)))
+		left = max(c.settings.Load().Lease+time.Second-time.Since(in.started), 0)
 	}
+	s.youngUntil.Store(sessfs.Boottime() + int64(left))
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
 	c.merge(s, in.lists, time.Now())

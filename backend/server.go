@@ -23,7 +23,7 @@ type server struct {
 
 	trips, waits, failures atomic.Uint64
 	isDown                 atomic.Bool  // down: since is not zero
-	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks; 0: it has not
+	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks
 
 	tasks  chan task     // for the housekeeper
 	gone   chan struct{} // closed by close
