@@ -151,8 +151,16 @@ func (t *taking) lost() (list []*asked) {
 }
 
 // givesWay tells whether the rest of the locks is not waited for: of those that take a lock at the same time the one goes
-// on that has the first.
-func (t *taking) givesWay() bool { return !t.members[0].won }
+// on that has the first. A young server, which may have forgotten whose it is, does not decide that.
+func (t *taking) givesWay() bool {
+	now := sessfs.Boottime()
+	for _, m := range t.members {
+		if !m.s.young(now) {
+			return !m.won
+		}
+	}
+	return !t.members[0].won
+}
 
 // giveBack frees what was won.
 func (t *taking) giveBack() {

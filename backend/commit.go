@@ -288,11 +288,11 @@ func (m *commit) sent(p *part, out stored, err error) error {
 // lockSeen notes what a member says about the lock.
 func (m *commit) lockSeen(p *part, lock, look item) error {
 	p.locked = ownLock(lock, m.hold.token)
-	p.free = !lock.found
+	p.free = !p.locked
 	if m.lease.Look && marks(look, m.lease.Token) {
 		m.lease.Marked = true
 	}
-	if p.locked || p.free && len(m.parts) > 1 {
+	if p.locked || len(m.parts) > 1 {
 		return nil
 	}
 	return lockLost(m.id, p.s, "storing")

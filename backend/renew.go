@@ -3,7 +3,9 @@ package backend
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"sessfs"
 )
@@ -15,77 +17,120 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 	}
 	h, ok := l.Ref.(*hold)
 	if !ok {
-		return sessfs.ErrLockLost
+		return fmt.Errorf("session %s: %w", l.ID.Hash(), sessfs.ErrLockLost)
 	}
-	lease := c.settings.Load().Lease
-	o := c.operation(l.ID)
+	r := &renewal{operation: c.operation(l.ID), hold: h, lease: c.settings.Load().Lease, ours: make(map[*server]bool)}
 	sent := sessfs.Boottime()
-	own := func(i item) bool { return ownLock(i, h.token) }
-	renewed := make(map[*server]bool)
-	var free []*server
 	for _, m := range h.list() {
 		if m.s.down() {
-			o.failed(m.s, m.s.downError())
+			r.failed(m.s, m.s.downError())
 		}
 	}
 	for {
-		servers, err := o.replace(serversOf(h.list()), h)
+		servers, err := r.replace(serversOf(h.list()), h)
 		if err != nil {
 			return err
 		}
-		var todo []*server
-		for _, s := range servers {
-			if !renewed[s] && !slices.Contains(free, s) {
-				todo = append(todo, s)
-			}
-		}
-		if len(todo) == 0 && len(free) == 0 {
-			l.Deadline = leaseEnd(sent, lease)
+		todo := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return r.ours[s] })
+		if len(todo) == 0 {
+			l.Deadline = leaseEnd(sent, r.lease)
 			return nil
 		}
-		if len(todo) > 0 {
-			c.together(len(todo))
-			items, errs := each(todo, func(s *server) (item, error) {
-				w, err := s.wire(o.step())
-				if err != nil {
-					return item{}, err
-				}
-				return w.renew(h.place, own, leaseSeconds(lease), o.step())
-			})
-			for i, s := range todo {
-				switch {
-				case errs[i] != nil:
-					o.failed(s, errs[i])
-				case own(items[i]):
-					renewed[s] = true
-				case items[i].found:
-					return lockLost(l.ID, s, "renewing the lock of")
-				default:
-					free = append(free, s)
-				}
+		if err := r.touch(todo); err != nil {
+			return err
+		}
+	}
+}
+
+// renewal is one Renew under way.
+type renewal struct {
+	operation
+	hold  *hold
+	lease time.Duration
+	ours  map[*server]bool // has answered that it is
+}
+
+// touch makes the lock last longer on some members, and puts it back where it is missing.
+func (r *renewal) touch(servers []*server) error {
+	own := func(i item) bool { return ownLock(i, r.hold.token) }
+	r.c.together(len(servers))
+	items, errs := each(servers, func(s *server) (item, error) {
+		w, err := s.wire(r.step())
+		if err != nil {
+			return item{}, err
+		}
+		return w.renew(r.place, own, leaseSeconds(r.lease), r.step())
+	})
+	var free []*server
+	for i, s := range servers {
+		switch {
+		case errs[i] != nil:
+			r.failed(s, errs[i])
+		case own(items[i]):
+			r.ours[s] = true
+		default:
+			free = append(free, s)
+		}
+	}
+	if len(free) == 0 {
+		return nil
+	}
+	if len(r.ours) == 0 {
+		return lockLost(r.id, free[0], "renewing the lock of")
+	}
+	for i, l := range r.putLock(r.hold, free, r.lease) {
+		switch {
+		case l == nil: // failed
+		case own(l.lock):
+			r.ours[free[i]] = true
+		default:
+			return lockLost(r.id, free[i], "renewing the lock of")
+		}
+	}
+	return nil
+}
+
+// putLock puts our lock on members that miss it, while another has had it all the time, which whoever took it meanwhile
+// would have needed. Who tries to get it has it on some for a moment: it is tried again for as long as they are given.
+// It returns what was read, nil where a member failed.
+func (o *operation) putLock(h *hold, servers []*server, lease time.Duration) []*locked {
+	results := make([]*locked, len(servers))
+	waits := make([]func() (locked, error), len(servers))
+	begun := time.Now()
+	for pause := takePause; ; pause *= 2 {
+		n := 0
+		for i, s := range servers {
+			if waits[i] = nil; (results[i] == nil || !ownLock(results[i].lock, h.token)) && !slices.Contains(o.out, s) {
+				waits[i] = s.beginLock(o.place, h.value, leaseSeconds(lease), o.step())
+				n++
 			}
-			if len(o.out) > 0 && len(renewed) == 0 {
-				continue // the rest may have it
+		}
+		if n == 0 {
+			return results
+		}
+		o.c.together(n)
+		lost := false
+		for i, wait := range waits {
+			if wait == nil {
+				continue
+			}
+			l, err := wait()
+			if err != nil {
+				o.failed(servers[i], err)
+				results[i] = nil
+				continue
+			}
+			results[i] = &l
+			if ownLock(l.lock, h.token) {
+				h.note(servers[i], seen{l.epoch, l.lock.cas})
+			} else {
+				lost = true
 			}
 		}
-		if len(free) == 0 {
-			continue
+		if !lost || time.Since(begun)+pause > min(takeTime, time.Until(o.deadline)) {
+			return results
 		}
-		if len(renewed) == 0 {
-			return lockLost(l.ID, free[0], "renewing the lock of")
-		}
-		for _, s := range free {
-			switch l1, err := s.beginLock(h.place, h.value, leaseSeconds(lease), o.step())(); {
-			case err != nil:
-				o.failed(s, err)
-			case !own(l1.lock):
-				return lockLost(l.ID, s, "renewing the lock of")
-			default:
-				renewed[s] = true
-				h.note(s, seen{l1.epoch, l1.lock.cas})
-			}
-		}
-		free = nil
+		time.Sleep(pause)
 	}
 }
 

@@ -44,39 +44,31 @@ func (m *commit) look() error {
 	return bad
 }
 
-// relock puts our lock back on members that miss it: they were restarted, or are new in the set. That is right while
-// another member has had it all the time, which whoever took it meanwhile would have needed.
+// relock puts our lock back on members that miss it: they were restarted, or are new in the set.
 func (m *commit) relock() error {
+	var servers []*server
 	var parts []*part
-	var waits []func() (locked, error)
 	for _, p := range m.parts {
 		if p.free {
-			parts = append(parts, p)
+			servers, parts = append(servers, p.s), append(parts, p)
 		}
 	}
 	if len(parts) == 0 {
 		return nil
 	}
 	if len(parts) == len(m.parts) {
-		return lockLost(m.id, parts[0].s, "storing")
+		return lockLost(m.id, servers[0], "storing")
 	}
-	for _, p := range parts {
-		waits = append(waits, p.s.beginLock(m.place, m.hold.value, leaseSeconds(m.settings.Lease), m.step()))
-	}
-	m.c.together(len(parts))
 	var bad error
-	for i, wait := range waits {
+	for i, l := range m.putLock(m.hold, servers, m.settings.Lease) {
 		p := parts[i]
-		l, err := wait()
 		switch {
-		case err != nil:
-			m.failed(p.s, err)
+		case l == nil: // failed
 			continue
 		case !ownLock(l.lock, m.hold.token):
 			bad = lockLost(m.id, p.s, "storing")
 			continue
 		}
-		m.hold.note(p.s, seen{l.epoch, l.lock.cas})
 		p.free, p.locked = false, p.stored
 		if !p.stored {
 			if err := m.judge(m.found(p.s, l.data, l.epoch), p); err != nil {
