@@ -65,6 +65,9 @@ func (e *env) marks() {
 			e.mark(l.ID, l.Token)
 		}
 		leases, want = append(leases, l), append(want, i%7 == 0)
+		if err := e.b.Renew(e.ctx, one); err != nil {
+			e.Fatal(err)
+		}
 	}
 	leases, want = append(leases, one), append(want, true)
 	if got := e.b.Marked(e.ctx, leases); !slices.Equal(got, want) {
