@@ -76,8 +76,11 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log})
-	d.admin, err = admin.Serve(d.socket, admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log})
-	if err != nil {
+	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
+	if d.cluster != nil {
+		control.Rebalance = d.cluster.Rebalance
+	}
+	if d.admin, err = admin.Serve(d.socket, control); err != nil {
 		return err
 	}
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {

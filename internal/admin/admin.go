@@ -1,5 +1,5 @@
 // Package admin is the control socket of a running daemon: HTTP with JSON over a unix socket that only root may
-// connect to. `sessfs status`, ls, show, rm and unlock are its clients.
+// connect to. `sessfs status`, ls, show, rm, unlock and rebalance are its clients.
 package admin
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -21,10 +22,11 @@ import (
 
 // Daemon is what the socket gives access to.
 type Daemon struct {
-	Status  func(ctx context.Context) any // is sent as JSON
-	Store   sessfs.Store
-	Backend sessfs.Backend
-	Log     *slog.Logger
+	Status    func(ctx context.Context) any // is sent as JSON
+	Store     sessfs.Store
+	Backend   sessfs.Backend
+	Rebalance RebalanceFunc // nil: sessions are kept in the process
+	Log       *slog.Logger
 }
 
 // Entry is one session of `sessfs ls`, and the head of `sessfs show`.
@@ -134,6 +136,7 @@ func (d Daemon) routes() http.Handler {
 	mux.HandleFunc("GET /session", d.show)
 	mux.HandleFunc("DELETE /session", d.remove)
 	mux.HandleFunc("DELETE /lock", d.unlock)
+	mux.HandleFunc("POST /rebalance", d.rebalance(new(atomic.Bool)))
 	return mux
 }
 

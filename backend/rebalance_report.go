@@ -1,0 +1,110 @@
+package backend
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// rebalanced is what a search of all servers found.
+type rebalanced struct {
+	lists       history
+	present     list
+	counts      map[string]uint64 // sessions, by the server's name
+	unreachable map[string]bool   // servers that could not be listed, by name
+	complete    bool              // every session that was found is where the present list says
+	dryRun      bool
+	begun, now  time.Time
+	lifetime    time.Duration
+}
+
+// drop marks the lists that nobody needs any more, and returns them. lists keeps the marks.
+func (r *rebalanced) drop() (dropped []list) {
+	if !r.complete || r.dryRun {
+		return nil
+	}
+	for _, l := range r.lists.alive(r.now, r.lifetime) {
+		if r.isPresent(l) || r.unseen(l) != "" {
+			continue
+		}
+		if h, ok := r.lists.drop(l, r.begun, r.now); ok {
+			r.lists = h
+			dropped = append(dropped, *h.find(l))
+		}
+	}
+	return dropped
+}
+
+func (r *rebalanced) isPresent(l list) bool {
+	return history{r.present}.find(l) != nil
+}
+
+// unseen names a server of the list that could not be searched: it may have sessions that no other server has.
+func (r *rebalanced) unseen(l list) string {
+	for _, s := range l.Servers {
+		if r.unreachable[s.Name] {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+// servers says of each server what it has and when it may be switched off.
+func (r *rebalanced) servers() []RebalanceServer {
+	var all []RebalanceServer
+	add := func(l list, present bool) {
+		for _, s := range l.Servers {
+			if !slices.ContainsFunc(all, func(o RebalanceServer) bool { return o.Name == s.Name }) {
+				all = append(all, RebalanceServer{Name: s.Name, Address: s.Address, Sessions: r.counts[s.Name], Present: present})
+			}
+		}
+	}
+	add(r.present, true)
+	for _, l := range r.lists.expire(r.now, r.lifetime) {
+		add(l, false)
+	}
+	for i := range all {
+		if all[i].Present {
+			if r.unreachable[all[i].Name] {
+				all[i].Why = "it does not answer"
+			}
+			continue
+		}
+		r.release(&all[i])
+	}
+	slices.SortFunc(all, func(a, b RebalanceServer) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// release says when a server that is not in the present list may be switched off: when no list needs it.
+func (r *rebalanced) release(s *RebalanceServer) {
+	s.Off = r.now
+	helps := true // that time passes, and then another search
+	var again time.Time
+	for _, l := range r.lists.alive(r.now, r.lifetime) {
+		if !slices.ContainsFunc(l.Servers, func(o listServer) bool { return o.Name == s.Name }) {
+			continue
+		}
+		if end := l.ends(r.lifetime); end.After(s.Off) {
+			s.Off = end
+		}
+		switch unseen := r.unseen(l); {
+		case r.dryRun:
+			helps, s.Why = false, "this was a dry run"
+		case !r.complete:
+			helps, s.Why = false, "sessions are left to be moved"
+		case unseen != "":
+			helps, s.Why = false, unseen+" did not answer: it may have sessions that no other server has"
+		case helps:
+			if from := l.quietFrom(); from.After(again) {
+				again = from
+			}
+			s.Why = fmt.Sprintf("a host had it in its list at %s; if none has, a rebalance after %s finds it free",
+				time.UnixMilli(l.Used).Format(time.TimeOnly), again.Format(time.TimeOnly))
+		}
+	}
+	if helps {
+		s.Again = again
+	}
+}

@@ -1,0 +1,194 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"sessfs"
+)
+
+// unbalanced stores sessions of 3 servers with one copy each, and returns a cluster that wants two: n small ones, a large
+// one, and n/10 that were destroyed.
+func unbalanced(t *testing.T, n int) (*Cluster, []*memcached, Options) {
+	t.Helper()
+	var servers []*memcached
+	var sockets []string
+	for range 3 {
+		servers = append(servers, startMemcached(t))
+		sockets = append(sockets, servers[len(servers)-1].socket)
+	}
+	o := testOptions(sockets...)
+	o.Timeout, o.Lifetime, o.Replicas = 4*time.Second, time.Hour, 1
+	one := open(t, o)
+	for i := range n {
+		mustCommit(t, one, sessfs.ID(fmt.Sprintf("sess_%d", i)), &sessfs.Session{}, fmt.Sprint("data", i), nil)
+	}
+	mustCommit(t, one, "sess_large", &sessfs.Session{}, strings.Repeat("x", 1200<<10), nil)
+	for i := range n / 10 {
+		id := sessfs.ID(fmt.Sprintf("sess_gone%d", i))
+		mustCommit(t, one, id, &sessfs.Session{}, "x", nil)
+		if _, _, err := one.Destroy(context.Background(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.Close()
+	o.Replicas = 2
+	return open(t, o), servers, o
+}
+
+// items counts all that is on some servers.
+func items(servers []*memcached) (sum int) {
+	for _, m := range servers {
+		n := 0
+		_, rest, _ := strings.Cut(m.raw("stats\r\n"), "STAT curr_items ")
+		fmt.Sscan(rest, &n)
+		sum += n
+	}
+	return sum
+}
+
+func quietly(RebalanceProgress) {}
+
+func TestRebalance(t *testing.T) {
+	const n = 200
+	c, servers, o := unbalanced(t, n)
+	const records = n + 1 + n/10
+	before := items(servers) // records and the parts of the large session
+	if before <= records {
+		t.Fatalf("%d items were stored", before)
+	}
+	var shown []RebalanceProgress
+	dry, err := c.Rebalance(context.Background(), RebalanceOptions{DryRun: true}, func(p RebalanceProgress) { shown = append(shown, p) })
+	if err != nil || dry.Sessions != n+1 || dry.Moved != n+1 || dry.Complete() || items(servers) != before {
+		t.Fatalf("a dry run: %+v, %d items: %v", dry, items(servers), err)
+	}
+	last := shown[len(shown)-1]
+	if !last.Finished || last.Done != records || last.Total != records || last.Moved != n+1 || shown[0].Total != uint64(before) || shown[0].Server != "c1" {
+		t.Errorf("progress began with %+v and ended with %+v", shown[0], last)
+	}
+	report, err := c.Rebalance(context.Background(), RebalanceOptions{}, quietly)
+	if err != nil || report.Sessions != n+1 || report.Moved != n+1 || !report.Complete() {
+		t.Fatalf("%+v: %v", report, err)
+	}
+	until(t, "all is there twice, and no lock", func() bool { return items(servers) == 2*before })
+	report, err = c.Rebalance(context.Background(), RebalanceOptions{}, quietly)
+	sum := uint64(0)
+	for i, s := range report.Servers {
+		if s.Name != fmt.Sprintf("c%d", i+1) || s.Address != servers[i].socket || !s.Present || !s.Off.IsZero() || s.Why != "" {
+			t.Errorf("%+v", s)
+		}
+		sum += s.Sessions
+	}
+	if err != nil || report.Sessions != n+1 || report.Moved != 0 || sum != 2*(n+1) || len(report.Servers) != 3 {
+		t.Errorf("once more: %+v: %v", report, err)
+	}
+	// One after the other may go and come back empty, with a rebalance between them: all is there, and what was destroyed
+	// stays destroyed.
+	c.Close()
+	for _, m := range servers {
+		m.stop()
+		c := open(t, o)
+		for i := range n {
+			if s := mustRead(t, c, sessfs.ID(fmt.Sprintf("sess_%d", i))); string(s.Data) != fmt.Sprint("data", i) {
+				t.Fatalf("session %d is %+v", i, s)
+			}
+		}
+		if s := mustRead(t, c, "sess_large"); len(s.Data) != 1200<<10 {
+			t.Errorf("the large session has %d bytes", len(s.Data))
+		}
+		for i := range n / 10 {
+			if s := mustRead(t, c, sessfs.ID(fmt.Sprintf("sess_gone%d", i))); s.State != sessfs.Destroyed {
+				t.Errorf("a destroyed session is %+v", s)
+			}
+		}
+		c.Close()
+		m.start()
+		c = open(t, o)
+		if report, err := c.Rebalance(context.Background(), RebalanceOptions{}, quietly); err != nil || report.Sessions != n+1 || !report.Complete() {
+			t.Fatalf("with an empty server: %+v: %v", report, err)
+		}
+		until(t, "all is there twice again", func() bool { return items(servers) == 2*before })
+		c.Close()
+	}
+}
+
+// A session whose lock is held is tried again until it is free.
+func TestRebalanceOfLockedSessions(t *testing.T) {
+	c, _, o := unbalanced(t, 20)
+	other := open(t, func() Options { o := o; o.Replicas = 1; return o }())
+	lease, _ := mustLock(t, other, "sess_1")
+	impatient := func(patience time.Duration, progress func(RebalanceProgress)) (RebalanceReport, error) {
+		r := &rebalance{c: c, show: progress, patience: patience, moves: rate.NewLimiter(rate.Inf, 1), looks: rate.NewLimiter(rate.Inf, 1)}
+		return r.run(context.Background())
+	}
+	report, err := impatient(time.Millisecond, quietly)
+	if err != nil || report.Busy != 1 || report.Moved != 20 || report.Sessions != 21 || report.Complete() {
+		t.Errorf("while it is locked: %+v: %v", report, err)
+	}
+	free := false
+	report, err = impatient(time.Minute, func(p RebalanceProgress) {
+		if p.Busy == 1 && p.Text != "" && !free {
+			free = true
+			other.Unlock(lease)
+		}
+	})
+	if err != nil || !free || report.Busy != 0 || report.Moved != 1 || !report.Complete() {
+		t.Errorf("freed meanwhile (%v): %+v: %v", free, report, err)
+	}
+}
+
+// An interrupted one keeps what it moved, and the next one does the rest.
+func TestRebalanceGoesOn(t *testing.T) {
+	const n = 300
+	c, _, _ := unbalanced(t, n)
+	ctx, interrupt := context.WithCancel(context.Background())
+	first, err := c.Rebalance(ctx, RebalanceOptions{Rate: 100}, func(p RebalanceProgress) {
+		if p.Moved > 0 {
+			interrupt()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || first.Moved == 0 || first.Moved >= n+1 {
+		t.Fatalf("interrupted: %+v: %v", first, err)
+	}
+	second, err := c.Rebalance(context.Background(), RebalanceOptions{}, quietly)
+	// Of those under way when it was interrupted some were moved and not counted.
+	if err != nil || second.Sessions != n+1 || !second.Complete() || first.Moved+second.Moved > n+1 || second.Moved == n+1 || second.Moved == 0 {
+		t.Errorf("%+v after %+v: %v", second, first, err)
+	}
+	// A context that would end before the rate allows it stops it too, as it must not look complete.
+	ctx, end := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer end()
+	c, _, _ = unbalanced(t, 100)
+	if r, err := c.Rebalance(ctx, RebalanceOptions{Rate: 1}, quietly); err == nil {
+		t.Errorf("with too little time: %+v", r)
+	}
+}
+
+func TestRebalanceWithoutAServer(t *testing.T) {
+	c, servers, _ := unbalanced(t, 50)
+	servers[1].stop()
+	lost := 0
+	for i := range 50 {
+		if (*c.views.Load())[0].candidates(sessfs.ID(fmt.Sprintf("sess_%d", i)))[0].name == "c2" {
+			lost++
+		}
+	}
+	report, err := c.Rebalance(context.Background(), RebalanceOptions{}, quietly)
+	if err != nil || report.Failed != 0 || report.Servers[1].Why == "" || report.Servers[0].Why != "" {
+		t.Errorf("%+v: %v", report, err)
+	}
+	if left := int(report.Sessions); left != 50-lost && left != 51-lost { // the large one may be among them
+		t.Errorf("%d sessions, %d were on the server that is gone", left, lost)
+	}
+	servers[0].stop()
+	servers[2].stop()
+	if _, err := c.Rebalance(context.Background(), RebalanceOptions{}, quietly); !errors.Is(err, sessfs.ErrUnavailable) {
+		t.Errorf("without any: %v", err)
+	}
+}
