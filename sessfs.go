@@ -132,4 +132,11 @@ type ServerStatus struct {
 	Connections uint64        `json:"connections"`
 	RoundTrips  uint64        `json:"round_trips"` // made by this daemon, waited for or not
 	Failures    uint64        `json:"failures"`    // requests of this daemon that got no usable answer
+	// Young: it was started less than a lease ago and may have forgotten locks, so that it does not count among those that
+	// must have one.
+	Young bool `json:"young,omitempty"`
+	// ToMend is how many sessions are still to be looked at since it came back, so that it has its copies; -1: not known yet.
+	ToMend int64 `json:"to_mend"`
+	// Leaving: it is in no list of the configuration any more, but sessions may be there alone.
+	Leaving bool `json:"leaving,omitempty"`
 }

@@ -200,6 +200,9 @@ func (o *operation) snapshot(list []found) (*sessfs.Session, error) {
 			return nil, err
 		}
 		if now, _ := best(list); now != nil && now.rec.version == r.version {
+			if errors.Is(why, sessfs.ErrDamaged) {
+				o.c.lost.Add(1)
+			}
 			return nil, why
 		}
 	}

@@ -53,6 +53,7 @@ type Cluster struct {
 	views        atomic.Pointer[[]*view]   // what sessions' servers are chosen from, the present list first
 	all          atomic.Pointer[[]*server] // of all views
 	known        known
+	mend         chan struct{} // capacity 1: a server needs its copies
 	connections  int
 	prefix       string
 	forceClassic bool
@@ -65,6 +66,7 @@ type Cluster struct {
 	mended       atomic.Uint64 // copies that were stored where they were missing or older
 	standIns     atomic.Uint64 // locks got on a set in which another server stood in for one that was down
 	putBack      atomic.Uint64 // changes that were refused after they were stored on some servers
+	lost         atomic.Uint64 // reads of sessions of which no server has a whole copy any more
 
 	ctx     context.Context // ends with Close
 	end     context.CancelFunc
@@ -91,7 +93,7 @@ func New(o Options) (*Cluster, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections}
+	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections, mend: make(chan struct{}, 1)}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
 	v, err := c.newView(o.Servers, o.Replicas, o.Majority)
@@ -111,8 +113,9 @@ func New(o Options) (*Cluster, error) {
 		c.running.Add(1)
 		go s.keepHouse()
 	}
-	c.running.Add(1)
+	c.running.Add(2)
 	go c.learn()
+	go c.keepMending()
 	return c, nil
 }
 

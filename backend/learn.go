@@ -212,5 +212,20 @@ func (c *Cluster) exchangeLists() {
 	}
 }
 
-// Lists tells by how many lists sessions are looked for, the present one included.
-func (c *Cluster) Lists() int { return len(*c.views.Load()) }
+// knownLists returns the lists that this host knows of, and its own.
+func (c *Cluster) knownLists(now time.Time) (history, list) {
+	c.known.mu.Lock()
+	defer c.known.mu.Unlock()
+	own := c.known.own
+	own.Used = now.UnixMilli()
+	return c.known.history.merge(history{own}), own
+}
+
+// adopt takes over a history that says that lists are not needed any more, and tells the other hosts.
+func (c *Cluster) adopt(h history) {
+	c.known.mu.Lock()
+	defer c.known.mu.Unlock()
+	c.known.history = c.known.history.merge(h)
+	c.rebuild((*c.views.Load())[0], time.Now())
+	c.learnSoon()
+}

@@ -155,6 +155,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.pid = general["pid"]
 	if up, err := strconv.ParseUint(general["uptime"], 10, 32); err == nil {
 		in.started = time.Now().Add(-time.Duration(up) * time.Second)
 	}

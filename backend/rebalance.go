@@ -34,6 +34,7 @@ type rebalance struct {
 	moves, looks *rate.Limiter
 	patience     time.Duration
 	found        rebalanced
+	only         *server   // the sessions that it should have; nil: all
 	listed       []*server // that were listed to their end so far
 	stopped      error     // ctx's, or the reason why waiting for the rate would be longer than ctx allows
 
@@ -57,6 +58,10 @@ type misplaced struct {
 // moved, and another Rebalance finds the rest. progress is called a few times a second, by one goroutine at a time. The
 // error wraps sessfs.ErrUnavailable when no server could be listed.
 func (c *Cluster) Rebalance(ctx context.Context, o RebalanceOptions, progress func(RebalanceProgress)) (RebalanceReport, error) {
+	return c.newRebalance(o, progress).run(ctx)
+}
+
+func (c *Cluster) newRebalance(o RebalanceOptions, progress func(RebalanceProgress)) *rebalance {
 	if o.Rate <= 0 {
 		o.Rate = DefaultRebalanceRate
 	}
@@ -66,7 +71,7 @@ func (c *Cluster) Rebalance(ctx context.Context, o RebalanceOptions, progress fu
 	if host, err := os.Hostname(); err == nil {
 		r.holder.Host = host
 	}
-	return r.run(ctx)
+	return r
 }
 
 func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
@@ -176,7 +181,9 @@ func (r *rebalance) compare(ctx context.Context, s *server, batch []sessfs.Entry
 		var err error
 		o.set, err = o.operation.set()
 		o.unread = err != nil
-		all = append(all, o)
+		if o.unread || r.inSet(o.set) {
+			all = append(all, o)
+		}
 	}
 	r.read(all)
 	var differ []misplaced
@@ -368,22 +375,10 @@ func (r *rebalance) end() {
 	f.now, f.lifetime = time.Now(), r.c.settings.Load().Lifetime
 	r.report.Busy = uint64(len(r.busy)) + r.over
 	f.complete = r.report.Complete()
-	f.lists, f.present = r.c.lists()
-	f.drop()
+	f.lists, f.present = r.c.knownLists(f.now)
+	if r.only == nil && len(f.drop()) > 0 {
+		r.c.adopt(f.lists)
+	}
 	r.report.Servers = f.servers()
 	r.update(func() { r.p.Finished, r.p.Server, r.p.Text = true, "", "" })
-}
-
-// lists returns the lists that sessions' servers are chosen from, and the present one.
-func (c *Cluster) lists() (all history, present list) {
-	now := time.Now().UnixMilli()
-	var lists []list
-	for _, v := range *c.views.Load() {
-		l := list{Replicas: v.replicas, Used: now}
-		for i, s := range v.servers {
-			l.Servers = append(l.Servers, listServer{Name: s.name, Network: s.network, Address: s.address, Weight: v.nodes[i].weight})
-		}
-		lists = append(lists, l)
-	}
-	return newHistory(lists), lists[0]
 }

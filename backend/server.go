@@ -25,6 +25,8 @@ type server struct {
 	isDown                 atomic.Bool  // down: since is not zero
 	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks
 
+	mending mending
+
 	tasks  chan task     // for the housekeeper
 	gone   chan struct{} // closed by close
 	ended  sync.Once     // of gone
@@ -46,6 +48,7 @@ type info struct {
 	version string
 	itemMax int       // item_size_max: bytes of an item with key and header
 	started time.Time // zero: it does not say
+	pid     string    // of its process
 	lists   []byte    // the document of the lists that hosts have
 	classic *classic
 }
@@ -182,6 +185,9 @@ func (s *server) connect(a *attempt) {
 	case err != nil:
 		s.markDown(err)
 	default:
+		if !s.since.IsZero() || s.last != nil && (s.last.pid != in.pid || s.last.started.Sub(in.started).Abs() > 5*time.Second) {
+			s.mendSoon() // it was restarted, or others have stored without it
+		}
 		if s.complete(in) {
 			s.info, s.last = in, in
 		}

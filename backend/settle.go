@@ -163,6 +163,7 @@ func (m *commit) putBack(s *server) {
 		f := o.found(s, items[0], epoch)
 		for _, r := range mine {
 			if f.rec != nil && f.rec.version == r.version {
+				m.c.putBack.Add(1)
 				_, err = o.beginCopy(m.winner, &f)()
 			}
 		}

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -91,6 +92,23 @@ func number(m map[string]string, key string) uint64 {
 	return n
 }
 
+// Copies tells what was done to keep sessions on several servers. All but the first two count since the start.
+type Copies struct {
+	Replicas int    `json:"replicas"`  // copies of each session
+	Lists    int    `json:"lists"`     // of servers that sessions are looked for by: more than one after a change
+	StandIns uint64 `json:"stand_ins"` // locks that were got with another server in the place of one that is down
+	Mended   uint64 `json:"mended"`    // copies that were stored where they were missing or older
+	PutBack  uint64 `json:"put_back"`  // refused changes that some servers had stored, and that were replaced there
+	Lost     uint64 `json:"lost"`      // reads of sessions of which no server has a whole copy any more
+}
+
+// Copies returns the figures.
+func (c *Cluster) Copies() Copies {
+	views := *c.views.Load()
+	return Copies{Replicas: views[0].replicas, Lists: len(views), StandIns: c.standIns.Load(), Mended: c.mended.Load(),
+		PutBack: c.putBack.Load(), Lost: c.lost.Load()}
+}
+
 // Servers implements sessfs.Backend. Servers that are marked down are not asked.
 func (c *Cluster) Servers(ctx context.Context) []sessfs.ServerStatus {
 	servers := c.servers()
@@ -108,6 +126,9 @@ func (s *server) status(a serverStats) sessfs.ServerStatus {
 		LimitBytes: number(m, "limit_maxbytes"), Evictions: number(m, "evictions"), Hits: number(m, "get_hits"),
 		Misses: number(m, "get_misses"), Connections: number(m, "curr_connections"), RoundTrips: s.trips.Load(),
 		Failures: s.failures.Load()}
+	st.ToMend = s.mending.left.Load()
+	st.Young = st.Up && s.young(sessfs.Boottime())
+	st.Leaving = !slices.Contains((*s.cl.views.Load())[0].servers, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.since.IsZero() {

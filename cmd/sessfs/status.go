@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sessfs"
+	"sessfs/backend"
 	"sessfs/fusefs"
 	"sessfs/locking"
 )
@@ -26,6 +27,7 @@ type report struct {
 	Started    time.Time             `json:"started"`
 	Store      string                `json:"store"` // "memcached" or "embedded"
 	Servers    []sessfs.ServerStatus `json:"servers"`
+	Copies     *backend.Copies       `json:"copies,omitempty"`
 	Files      fusefs.Stats          `json:"files"`
 	Locking    locking.Stats         `json:"locking"`
 	Locks      []locking.Lock        `json:"locks"` // the first 1000
@@ -40,6 +42,8 @@ func (d *daemon) status(ctx context.Context) any {
 	r := report{Version: version, PID: os.Getpid(), Mountpoint: d.mountpoint, Config: d.file, Started: d.started, Store: "embedded",
 		Locking: d.locks.Stats(), Locks: d.locks.Locks(maxLocks), Goroutines: runtime.NumGoroutine()}
 	if d.cluster != nil {
+		c := d.cluster.Copies()
+		r.Copies = &c
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 	}
 	if d.mount != nil {
@@ -89,6 +93,23 @@ func statusCommand() *cobra.Command {
 	return cmd
 }
 
+// trouble is what is not well with a server beside being down.
+func trouble(s sessfs.ServerStatus) (text string) {
+	switch {
+	case s.ToMend > 0:
+		text += fmt.Sprintf(", %d to mend", s.ToMend)
+	case s.ToMend < 0:
+		text += ", to be mended"
+	}
+	if s.Young {
+		text += ", just started"
+	}
+	if s.Leaving {
+		text += ", leaving"
+	}
+	return text
+}
+
 func (r *report) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "mount point\t%s\n", r.Mountpoint)
@@ -102,6 +123,13 @@ func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(w, "locks\t%d held, %d kept, %d waiting; so far %d waits, the longest %v, %d lost\n", l.Leases-l.Kept, l.Kept, l.Waiting, l.Waits, l.LongestWait.Round(time.Millisecond), l.LocksLost)
 	fmt.Fprintf(w, "stores\t%d done, %d refused (changed by somebody else), %d too large, %d lost after close\n", l.Commits, l.Conflicts, r.Files.TooLarge, r.Files.LostStores)
 	fmt.Fprintf(w, "failures\t%d operations\n", r.Files.Errors)
+	if c := r.Copies; c != nil && (c.Replicas > 1 || c.Lists > 1) {
+		fmt.Fprintf(w, "copies\t%d of each session; %d mended, %d locks with a stand-in for a server that was down, %d refused changes put back, %d reads of lost sessions\n",
+			c.Replicas, c.Mended, c.StandIns, c.PutBack, c.Lost)
+		if c.Lists > 1 {
+			fmt.Fprintf(w, "lists\t%d: sessions are looked for by the lists of the last lifetime, too (sessfs rebalance)\n", c.Lists)
+		}
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -117,6 +145,7 @@ func (r *report) print(out io.Writer) error {
 					state += " for " + time.Since(*s.DownSince).Round(time.Second).String()
 				}
 			}
+			state += trouble(s)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d of %d MiB\t%d\t%d\n", s.Name, s.Address, state, s.Version, s.Items, s.Bytes>>20, s.LimitBytes>>20, s.Evictions, s.Failures)
 		}
 		if err := w.Flush(); err != nil {
