@@ -1,0 +1,206 @@
+package model
+
+const (
+	maxServers = 3
+	hosts      = 2
+)
+
+// Request is what one PHP request does with the session.
+type Request uint8
+
+const (
+	Commit  Request = iota // take the lock, read, store a changed session, release
+	Read                   // take the lock, read, release
+	Destroy                // unlink: without the lock
+)
+
+// Fault is one kind of failure.
+type Fault uint8
+
+const (
+	Restart     Fault = 1 << iota // a server loses everything and counts cas from zero
+	Unreachable                   // nobody reaches a server for a while; it keeps its data
+	Cut                           // one host does not reach one server for a while
+	Pause                         // a host stops for longer than its lease, and goes on
+	Die                           // a host dies
+	Lost                          // the answer to one batch is lost
+)
+
+// World is a small world to explore.
+type World struct {
+	Name    string
+	Servers int
+	Rules   Rules
+	Scripts [hosts][]Request
+	Faults  Fault
+	Budget  uint8 // how many faults, one after the other
+	// Stale lets each host start with one server (or, in a value of 2, two) wrongly marked down.
+	Stale  int
+	Mended bool  // the session lies on its first servers
+	Flip   uint8 // which of two nonces is the greater, see better
+	// Patient: who keeps what it won asks until it has the rest. Of worlds where nobody holds for long.
+	Patient bool
+}
+
+func (w *World) candidates() uint8 { return 1<<w.Servers - 1 }
+
+func (w *World) need() int {
+	if w.Servers == 2 || !w.Rules.Common {
+		return 1
+	}
+	return w.Servers/2 + 1
+}
+
+const replicas = 2
+
+// The lock item of a server. A token that its host has given up is only in the way until its delete arrives or it
+// expires: orphan stands for all of them.
+const (
+	free   uint8 = 0 // and h+1: the token of host h
+	orphan uint8 = hosts + 1
+)
+
+type server struct {
+	rec   record
+	lock  uint8
+	young uint8
+}
+
+// What the host remembers of the cas it read on a server.
+const (
+	casVoid    uint8 = iota // none, or of something that has changed since
+	casCurrent              // of what is there now
+	casBefore               // of before a restart: it may be drawn again by chance
+	casAdd                  // of late writes alone: an add
+)
+
+// What a batch said about the lock.
+const (
+	lockUnknown uint8 = iota
+	lockOurs
+	lockOther
+	lockMissing
+)
+
+// A batch of commands to one server.
+type op = uint8
+
+const (
+	opNone  op = iota
+	opTake     // add the lock and read it; read the record
+	opStore    // store ours, read back; read the lock
+	opLook     // read the record; read the lock
+	opPut      // add the lock and read it
+	opSwap     // store put, read back
+	opRead     // read the record
+)
+
+// What a host is doing.
+type phase = uint8
+
+const (
+	idle     phase = iota
+	taking         // asks for the lock
+	mending        // gives members what they miss
+	holding        // PHP works
+	storing        // commit
+	moving         // takes the lock on new members in the middle of a commit
+	cleaning       // puts the better record where ours went in
+	reading        // destroy: reads all
+	burying        // destroy: stores the tombstone
+	dead
+)
+
+type host struct {
+	seen, late            [maxServers]record // what was read where; writes that may still arrive
+	base, ours, put, told record             // built on; to be stored; mended or tombstone; of background work
+	op, pc, lk            [maxServers]uint8
+	cas, lateCas          [maxServers]uint8
+	phase, req, set, down uint8
+	failed, seq, cut      uint8
+	drop, tell, num       uint8 // background work left: copies to delete, servers to tell of a tombstone; commits so far
+	holds, ended, early   uint8
+}
+
+// state is all of a world. It has no padding, so that it is hashed as plain memory.
+type state struct {
+	host            [hosts]host
+	srv             [maxServers]server
+	acknowledged    record   // the newest acknowledged
+	acked           [2]uint8 // commits acknowledged, by incarnation
+	destroying      uint8    // bit 0: a tombstone was sent; bit 1: a destroy of the first incarnation was acknowledged
+	faults, settled uint8
+	padding         uint8
+}
+
+// starts yields the first states: every set the session may lie on, every wrong belief.
+func (w *World) starts() []state {
+	var out []state
+	beliefs := []uint8{0}
+	for d := uint8(1); w.Stale > 0 && d <= w.candidates(); d++ {
+		if n := count(d); n <= w.Stale {
+			beliefs = append(beliefs, d)
+		}
+	}
+	for set := uint8(1); set <= w.candidates(); set++ {
+		if count(set) != replicas || w.Mended && set != first(w.candidates(), replicas) {
+			continue
+		}
+		for _, a := range beliefs {
+			for _, b := range beliefs {
+				var s state
+				for i := range w.Servers {
+					if set&(1<<i) != 0 {
+						s.srv[i].rec = newRecord(1, 0, set)
+					}
+				}
+				s.acknowledged = newRecord(1, 0, set)
+				s.host[0].down, s.host[1].down = a, b
+				s.faults = w.Budget
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+func count(set uint8) int {
+	n := 0
+	for ; set != 0; set &= set - 1 {
+		n++
+	}
+	return n
+}
+
+// first is the first n servers of a set; the order of names is the order of numbers.
+func first(set uint8, n int) uint8 {
+	var out uint8
+	for i := 0; i < maxServers && n > 0; i++ {
+		if set&(1<<i) != 0 {
+			out |= 1 << i
+			n--
+		}
+	}
+	return out
+}
+
+// choose is the set of a host that believes down to be down and does not reach cut. ok is false where too few are left.
+func (w *World) choose(s *state, down, cut uint8) (set uint8, ok bool) {
+	left := w.candidates() &^ down
+	if count(left) < w.need() {
+		return 0, false
+	}
+	set = first(left, replicas)
+	if !w.Rules.Young {
+		return set, true
+	}
+	var young uint8
+	for i := range w.Servers {
+		young |= s.srv[i].young << i
+	}
+	set |= first(left&^set&^young, max(0, w.need()-count(set&^young)))
+	if w.Rules.AskDown {
+		set |= first(down&^cut&^young, max(0, w.need()-count(set&^young)))
+	}
+	return set, true
+}
