@@ -87,27 +87,25 @@ func (r *run) checkState() {
 	}
 	a := s.acknowledged
 	for i := range w.Servers {
-		if f := s.srv[i].rec; f.counter() == a.counter() && f.version() != a.version() && !f.tomb() {
+		if f := s.srv[i].rec; !w.noTwo && f.counter() == a.counter() && f.version() != a.version() && !f.tomb() && f.nonce()>>2 == a.nonce()>>2 {
 			r.broken(TwoSessions, "server %d has %v, and %v was acknowledged", i, f, a)
 		}
 	}
+	var found [maxServers]record
+	for i := range w.Servers {
+		found[i] = s.srv[i].rec
+	}
 	for down := uint8(0); down <= w.candidates(); down++ {
-		if count(down) > 1 || w.Stale == 0 && down&^(s.host[0].cut|s.host[1].cut|s.host[0].down|s.host[1].down) != 0 {
+		if down != 0 && down != s.host[0].cut|s.host[1].cut && down != s.host[0].down && down != s.host[1].down {
 			continue
 		}
 		set, ok := w.choose(s, down, 0)
 		if !ok {
 			continue
 		}
-		best, on := nothing, uint8(0)
-		for i := range w.Servers {
-			if bit := uint8(1) << i; set&bit != 0 {
-				if f := s.srv[i].rec; f != nothing && f.version() == best.version() {
-					on |= bit
-				} else if w.Rules.better(f, bit, best, on, w.Flip) {
-					best, on = f, bit
-				}
-			}
+		best, _, ask := w.Rules.best(&found, set, w.Flip)
+		if ask != 0 && w.Rules.AskTie {
+			best, _, _ = w.Rules.best(&found, set|ask, w.Flip)
 		}
 		if r.checkRead(best, -1, set); r.kind != "" {
 			return

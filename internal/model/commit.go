@@ -100,9 +100,11 @@ func (r *run) replaceable(h, i int) bool {
 		return true
 	}
 	if u.AboveBase {
-		return !u.better(f, bit, x.base, x.set&^bit, r.w.Flip)
+		better, _ := u.better(f, bit, x.base, x.set&^bit, r.w.Flip)
+		return !better
 	}
-	return !u.better(f, bit, x.ours, x.set, r.w.Flip)
+	better, _ := u.better(f, bit, x.ours, x.set, r.w.Flip)
+	return !better
 }
 
 // lostAnswer: a member's answer did not come. It is looked at on a new connection, or another takes its place.
@@ -125,7 +127,9 @@ func (r *run) lostAnswer(h int) {
 		r.end(h)
 		return
 	}
-	r.leave(h)
+	if !r.w.Rules.KeepOld {
+		r.leave(h)
+	}
 	r.say("%s goes on with servers %s", name(h), servers(x.set))
 	x.phase = moving
 	r.moved(h)
@@ -158,6 +162,7 @@ func (r *run) moved(h int) {
 			return
 		}
 	}
+	r.leave(h)
 	counter := x.ours.counter()
 	if r.w.Rules.NextCounter {
 		counter++
@@ -172,7 +177,7 @@ func (r *run) moved(h int) {
 // clean puts the better record where ours went in, and fails the write.
 func (r *run) clean(h int) {
 	x := &r.s.host[h]
-	best, _ := r.best(h)
+	best, _, _ := r.best(h)
 	x.phase, x.put = cleaning, best
 	for i := range r.w.Servers {
 		if x.set&(1<<i) != 0 && x.failed&(1<<i) == 0 && best.version() != x.ours.version() && x.seen[i].version() == x.ours.version() {

@@ -16,9 +16,15 @@ func (r *run) bury(h int) {
 		r.elsewhere(h)
 		return
 	}
-	best, _ := r.best(h)
+	best, _, _ := r.best(h)
 	if x.put == nothing && best == nothing {
 		r.destroyed(h, nothing)
+		return
+	}
+	if more := r.short(h); more != 0 {
+		x.set |= more
+		x.phase = reading
+		r.send(h, opRead, more)
 		return
 	}
 	if !u.Tombstone {
@@ -49,7 +55,7 @@ func (r *run) bury(h int) {
 	}
 	for i := range r.w.Servers {
 		bit := uint8(1) << i
-		if x.set&bit != 0 && x.seen[i].version() != x.put.version() && !u.better(x.seen[i], bit, x.put, x.set&^bit, r.w.Flip) {
+		if better, _ := u.better(x.seen[i], bit, x.put, x.set&^bit, r.w.Flip); x.set&bit != 0 && x.seen[i].version() != x.put.version() && !better {
 			lack |= bit
 		}
 	}
@@ -104,7 +110,8 @@ func (r *run) elsewhere(h int) {
 // background does the work that was left on server i: deletes an old copy, or stores the tombstone.
 func (r *run) background(h, i int) {
 	x, bit := &r.s.host[h], uint8(1)<<i
-	found, better := r.s.srv[i].rec, r.w.Rules.better(r.s.srv[i].rec, bit, x.told, r.w.candidates()&^bit, r.w.Flip)
+	found := r.s.srv[i].rec
+	better, _ := r.w.Rules.better(found, bit, x.told, r.w.candidates()&^bit, r.w.Flip)
 	if x.drop&bit != 0 {
 		if x.drop &^= bit; found != nothing && !better {
 			r.say("server %d: %s deletes the copy of %v that is left", i, name(h), found)

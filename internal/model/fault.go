@@ -62,6 +62,9 @@ func (r *run) grow(i int) bool {
 	}
 	for h := range hosts {
 		x := &r.s.host[h]
+		if x.down != 0 {
+			return false // a probe finds a server sooner
+		}
 		if x.phase != idle && x.phase != dead && x.ended == 0 && (x.holds == 0 || x.set&(1<<i) != 0 && r.s.srv[i].lock != uint8(h+1)) {
 			return false
 		}

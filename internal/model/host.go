@@ -164,26 +164,32 @@ func (r *run) end(h int) {
 }
 
 // best is the best record that host h saw on the members, and where.
-func (r *run) best(h int) (record, uint8) {
+func (r *run) best(h int) (best record, on, ask uint8) {
 	x := &r.s.host[h]
-	best, on := nothing, uint8(0)
-	for i := range r.w.Servers {
-		if bit := uint8(1) << i; x.set&bit != 0 {
-			switch f := x.seen[i]; {
-			case f.version() == best.version() && f != nothing:
-				on |= bit
-			case r.w.Rules.better(f, bit, best, on, r.w.Flip):
-				best, on = f, bit
-			}
-		}
-	}
-	return best, on
+	return r.w.Rules.best(&x.seen, x.set, r.w.Flip)
 }
 
 // mend stores the best record on the members that lack it, and has the lock if there are none.
 func (r *run) mend(h int) {
 	x := &r.s.host[h]
-	best, _ := r.best(h)
+	if more := r.short(h); more != 0 {
+		r.say("%s needs server %s too: others are young", name(h), servers(more))
+		x.set |= more
+		r.ask(h, taking, more)
+		return
+	}
+	best, _, ask := r.best(h)
+	if ask != 0 && r.w.Rules.AskTie {
+		if ask&x.cut != 0 {
+			r.say("%s cannot tell which record is the better: EIO", name(h))
+			r.end(h)
+			return
+		}
+		r.say("%s asks server %s which record is the better", name(h), servers(ask))
+		x.set |= ask
+		r.ask(h, taking, ask)
+		return
+	}
 	var lack, blind uint8
 	for i := range r.w.Servers {
 		if bit := uint8(1) << i; x.set&bit != 0 && x.seen[i].version() != best.version() {
@@ -206,6 +212,15 @@ func (r *run) mend(h int) {
 	}
 }
 
+// short is what the set of host h lacks because members turned out to be young since it was chosen.
+func (r *run) short(h int) uint8 {
+	x := &r.s.host[h]
+	if !r.w.Rules.YoungAgain {
+		return 0
+	}
+	return r.w.join(&r.s, x.set, x.down, x.cut)
+}
+
 func (r *run) mended(h int) {
 	x := &r.s.host[h]
 	if x.failed != 0 {
@@ -219,7 +234,7 @@ func (r *run) mended(h int) {
 			return
 		}
 	}
-	r.acquired(h)
+	r.mend(h)
 }
 
 // acquired: the lock counts from now on.

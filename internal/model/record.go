@@ -68,19 +68,46 @@ func servers(set uint8) string {
 }
 
 // better reports whether a, found on the servers in ha, is better than b, found on hb. Nonces are drawn at random, so
-// flip chooses which of two is the greater.
-func (u *Rules) better(a record, ha uint8, b record, hb, flip uint8) bool {
+// flip chooses which of two is the greater. sure is false where only the nonces decide.
+func (u *Rules) better(a record, ha uint8, b record, hb, flip uint8) (yes, sure bool) {
 	if a == nothing || b == nothing || a.version() == b.version() {
-		return a != nothing && b == nothing
+		return a != nothing && b == nothing, true
 	}
 	if a.counter() != b.counter() {
-		return a.counter() > b.counter()
+		return a.counter() > b.counter(), true
 	}
 	if u.Where {
 		aNames, bNames := a.where()&hb != 0, b.where()&ha != 0
 		if aNames != bNames {
-			return bNames
+			return bNames, true
 		}
 	}
-	return a.nonce()^flip > b.nonce()^flip
+	return a.nonce()^flip > b.nonce()^flip, false
+}
+
+// best is the best of the records found on the servers of set. Where only nonces decide, ask are the servers that both
+// records were sent to: they know more.
+func (u *Rules) best(found *[maxServers]record, set, flip uint8) (best record, on, ask uint8) {
+	holders := func(v record) (m uint8) {
+		for i, f := range found {
+			if set&(1<<i) != 0 && f.version() == v.version() {
+				m |= 1 << i
+			}
+		}
+		return m
+	}
+	for i, f := range found {
+		if set&(1<<i) == 0 || f == nothing || on&(1<<i) != 0 {
+			continue
+		}
+		h := holders(f)
+		yes, sure := u.better(f, h, best, on, flip)
+		if !sure {
+			ask |= f.where() & best.where() &^ set
+		}
+		if yes {
+			best, on = f, h
+		}
+	}
+	return best, on, ask
 }

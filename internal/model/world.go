@@ -34,12 +34,13 @@ type World struct {
 	Scripts [hosts][]Request
 	Faults  Fault
 	Budget  uint8 // how many faults, one after the other
-	// Stale lets each host start with one server (or, in a value of 2, two) wrongly marked down.
+	// Stale lets hosts begin with servers wrongly marked down, this many in all, after a fault that is over.
 	Stale  int
 	Mended bool  // the session lies on its first servers
 	Flip   uint8 // which of two nonces is the greater, see better
 	// Patient: who keeps what it won asks until it has the rest. Of worlds where nobody holds for long.
 	Patient bool
+	noTwo   bool
 }
 
 func (w *World) candidates() uint8 { return 1<<w.Servers - 1 }
@@ -148,6 +149,9 @@ func (w *World) starts() []state {
 		}
 		for _, a := range beliefs {
 			for _, b := range beliefs {
+				if count(a|b) > w.Stale {
+					continue
+				}
 				var s state
 				for i := range w.Servers {
 					if set&(1<<i) != 0 {
@@ -191,16 +195,22 @@ func (w *World) choose(s *state, down, cut uint8) (set uint8, ok bool) {
 		return 0, false
 	}
 	set = first(left, replicas)
+	return set | w.join(s, set, down, cut), true
+}
+
+// join is what a set needs beside its members because some are young.
+func (w *World) join(s *state, set, down, cut uint8) (more uint8) {
 	if !w.Rules.Young {
-		return set, true
+		return 0
 	}
 	var young uint8
 	for i := range w.Servers {
 		young |= s.srv[i].young << i
 	}
-	set |= first(left&^set&^young, max(0, w.need()-count(set&^young)))
+	old := w.candidates() &^ set &^ young
+	more = first(old&^down, max(0, w.need()-count(set&^young)))
 	if w.Rules.AskDown {
-		set |= first(down&^cut&^young, max(0, w.need()-count(set&^young)))
+		more |= first(old&down&^cut, max(0, w.need()-count((set|more)&^young)))
 	}
-	return set, true
+	return more
 }
