@@ -13,12 +13,13 @@ const (
 	LostSession Kind = "a session lost"
 	Comeback    Kind = "a destroyed session comes back"
 	TwoSessions Kind = "two different sessions of one version"
+	Fails       Kind = "a request fails without need"
 	Deadlock    Kind = "deadlock"
 	Livelock    Kind = "nobody gets the lock"
 )
 
 func (r *run) broken(k Kind, format string, args ...any) {
-	if r.kind == "" {
+	if r.kind == "" && (r.w.Only == "" || r.w.Only == k) {
 		r.kind, r.breach = k, "BREACH, "+string(k)+": "+fmt.Sprintf(format, args...)
 	}
 }
@@ -73,7 +74,7 @@ func (r *run) checkDestroyed(h int, best record) {
 		return
 	}
 	r.s.destroying |= 2
-	if o := &r.s.host[1-h]; o.phase == taking || o.phase == mending {
+	if o := &r.s.host[1-h]; o.phase != idle {
 		o.early = 1
 	}
 }
@@ -87,7 +88,7 @@ func (r *run) checkState() {
 	}
 	a := s.acknowledged
 	for i := range w.Servers {
-		if f := s.srv[i].rec; !w.noTwo && f.counter() == a.counter() && f.version() != a.version() && !f.tomb() && f.nonce()>>2 == a.nonce()>>2 {
+		if f := s.srv[i].rec; f.counter() == a.counter() && f.version() != a.version() && !f.tomb() && f.nonce()>>2 == a.nonce()>>2 {
 			r.broken(TwoSessions, "server %d has %v, and %v was acknowledged", i, f, a)
 		}
 	}

@@ -123,8 +123,7 @@ func (r *run) lostAnswer(h int) {
 	}
 	r.markDown(h)
 	if !r.renew(h) {
-		r.say("%s: fewer servers than needed are left: EIO", name(h))
-		r.end(h)
+		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}
 	if !r.w.Rules.KeepOld {

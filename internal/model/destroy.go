@@ -82,6 +82,7 @@ func (r *run) deleteAll(h int, best record) {
 
 func (r *run) destroyed(h int, tomb record) {
 	r.say("%s: destroyed", name(h))
+	r.s.settled = 1 // see mayFail
 	r.checkDestroyed(h, tomb)
 	r.tellOthers(h, tomb)
 	r.end(h)
@@ -99,8 +100,7 @@ func (r *run) elsewhere(h int) {
 	x := &r.s.host[h]
 	r.markDown(h)
 	if !r.renew(h) {
-		r.say("%s: fewer servers than needed are left: EIO", name(h))
-		r.end(h)
+		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}
 	r.say("%s goes on with servers %s", name(h), servers(x.set))

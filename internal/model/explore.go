@@ -15,12 +15,14 @@ const (
 	actExec
 	actUnanswered
 	actWork
+	actRenew
 	actVanish
 	actArrive
 	actBackground
 	actGrow
 	actHeal
 	actRestart
+	actCrash
 	actUnreachable
 	actCut
 	actPause
@@ -35,11 +37,11 @@ func (w *World) actions() []action {
 		for h := range uint8(hosts) {
 			for i := range uint8(w.Servers) {
 				switch what {
-				case actBegin, actWork, actPause, actDie:
+				case actBegin, actWork, actRenew, actPause, actDie:
 					if i > 0 {
 						continue
 					}
-				case actVanish, actGrow, actRestart, actUnreachable:
+				case actVanish, actGrow, actRestart, actCrash, actUnreachable:
 					if h > 0 {
 						continue
 					}
@@ -61,7 +63,7 @@ func (r *run) do(a action) bool {
 	x, bit := &r.s.host[h], uint8(1)<<i
 	switch a.what {
 	case actBegin:
-		if x.phase != idle || int(x.req) == len(r.w.Scripts[h]) {
+		if x.phase != idle || int(x.req) == len(r.w.Scripts[h]) || r.w.Patient && r.polls(h) {
 			return false
 		}
 		r.begin(h)
@@ -80,6 +82,11 @@ func (r *run) do(a action) bool {
 			return false
 		}
 		r.work(h)
+	case actRenew:
+		if x.phase != holding || !r.w.Renews {
+			return false
+		}
+		r.touch(h)
 	case actVanish:
 		return r.vanish(i)
 	case actArrive:
@@ -100,12 +107,22 @@ func (r *run) do(a action) bool {
 		}
 		r.say("all servers can be reached again")
 		r.s.host[0].cut, r.s.host[1].cut = 0, 0
+		for i := range r.s.srv {
+			if r.s.srv[i].young == isOff {
+				r.s.srv[i].young = isYoung
+			}
+		}
 		r.unsettle()
 	case actRestart:
 		if !r.mayFail(Restart) {
 			return false
 		}
 		r.restart(i)
+	case actCrash:
+		if !r.mayFail(Crash) {
+			return false
+		}
+		r.crash(i)
 	case actUnreachable:
 		if !r.mayFail(Unreachable) {
 			return false
@@ -126,7 +143,7 @@ func (r *run) do(a action) bool {
 		}
 		r.fault()
 		r.say("%s stops for longer than its lease", name(h))
-		x.ended = 1
+		x.ended, x.fresh = 1, 0
 	case actDie:
 		if x.phase == idle || !r.mayFail(Die) {
 			return false

@@ -38,7 +38,19 @@ func (r *run) unsettle() {
 func (r *run) restart(i int) {
 	r.fault()
 	r.say("server %d restarts, empty", i)
-	r.s.srv[i] = server{young: 1}
+	r.lose(i, isYoung)
+}
+
+// crash is a restart that takes its time.
+func (r *run) crash(i int) {
+	r.fault()
+	r.say("server %d dies", i)
+	r.s.host[0].cut, r.s.host[1].cut = 1<<i, 1<<i
+	r.lose(i, isOff)
+}
+
+func (r *run) lose(i int, age uint8) {
+	r.s.srv[i] = server{young: age}
 	for h := range hosts {
 		x := &r.s.host[h]
 		x.late[i], x.lateCas[i] = nothing, casVoid
@@ -57,13 +69,13 @@ func (r *run) restart(i int) {
 
 // grow: server i has been up for a lease and a second. Whoever held a lock that it forgot has renewed it there.
 func (r *run) grow(i int) bool {
-	if r.s.srv[i].young == 0 {
+	if r.s.srv[i].young != isYoung {
 		return false
 	}
 	for h := range hosts {
 		x := &r.s.host[h]
-		if x.down != 0 {
-			return false // a probe finds a server sooner
+		if x.down != 0 || x.tell&^x.cut != 0 && x.phase != dead {
+			return false // a probe and what waits for it take less time
 		}
 		if x.phase != idle && x.phase != dead && x.ended == 0 && (x.holds == 0 || x.set&(1<<i) != 0 && r.s.srv[i].lock != uint8(h+1)) {
 			return false
@@ -83,6 +95,7 @@ func (r *run) unanswered(h, i int) {
 	x.failed |= 1 << i
 	r.say("%s gets no answer from server %d", name(h), i)
 	switch {
+	case r.s.srv[i].young == isOff:
 	case o == opTake && first || o == opPut:
 		if r.s.srv[i].lock == free && r.pick(2) == 1 {
 			r.s.srv[i].lock = uint8(h + 1)
@@ -116,6 +129,17 @@ func (r *run) arrive(h, i int) {
 	x.late[i], x.lateCas[i] = nothing, casVoid
 	r.say("server %d: a late write of %s arrives", i, name(h))
 	r.storeBy(h, i, rec, cas)
+}
+
+// polls reports whether host h still waits: it asks for the lock when it has seen none of another on the first server.
+func (r *run) polls(h int) bool {
+	for i := range r.w.Servers {
+		if bit := uint8(1) << i; bit == first(r.w.candidates()&^r.s.host[h].down, 1) {
+			lock := r.s.srv[i].lock
+			return lock != free && lock != orphan && lock != uint8(h+1)
+		}
+	}
+	return false
 }
 
 // vanish removes a lock that nobody relies on, or whose lease has ended.

@@ -4,8 +4,7 @@ package model
 func (r *run) begin(h int) {
 	x := &r.s.host[h]
 	if !r.renew(h) {
-		r.say("%s: fewer servers than needed are left: EIO", name(h))
-		r.end(h)
+		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}
 	if r.w.Scripts[h][x.req] == Destroy {
@@ -57,13 +56,14 @@ func (r *run) react(h int) {
 		r.taken(h)
 	case mending:
 		r.mended(h)
+	case renewing:
+		r.touched(h)
 	case storing:
 		r.stored(h)
 	case moving:
 		r.moved(h)
 	case cleaning:
-		r.say("%s: the write fails", name(h))
-		r.end(h)
+		r.fail(h, "the write")
 	case reading, burying:
 		r.bury(h)
 	}
@@ -111,12 +111,15 @@ func (r *run) taken(h int) {
 	if x.failed != 0 {
 		r.markDown(h)
 		if !r.renew(h) {
-			r.say("%s: fewer servers than needed are left: EIO", name(h))
-			r.end(h)
+			r.fail(h, "fewer servers than needed are left: the request")
 			return
 		}
 		r.leave(h)
 		r.say("%s goes on with servers %s", name(h), servers(x.set))
+		if r.w.Rules.ReadAgain {
+			r.ask(h, taking, x.set)
+			return
+		}
 	}
 	if more := x.members(lockUnknown); more != 0 {
 		r.ask(h, taking, more)
@@ -163,6 +166,15 @@ func (r *run) end(h int) {
 	r.s.host[h].req++
 }
 
+// fail ends the request with an error.
+func (r *run) fail(h int, what string) {
+	r.say("%s: %s fails", name(h), what)
+	if r.w.Alone {
+		r.broken(Fails, "%s has no rival, and one fault is too few", name(h))
+	}
+	r.end(h)
+}
+
 // best is the best record that host h saw on the members, and where.
 func (r *run) best(h int) (best record, on, ask uint8) {
 	x := &r.s.host[h]
@@ -181,8 +193,7 @@ func (r *run) mend(h int) {
 	best, _, ask := r.best(h)
 	if ask != 0 && r.w.Rules.AskTie {
 		if ask&x.cut != 0 {
-			r.say("%s cannot tell which record is the better: EIO", name(h))
-			r.end(h)
+			r.fail(h, "it cannot tell which record is the better: the request")
 			return
 		}
 		r.say("%s asks server %s which record is the better", name(h), servers(ask))
@@ -198,6 +209,10 @@ func (r *run) mend(h int) {
 				blind |= bit
 			}
 		}
+	}
+	if x.holds != 0 && best.version() != x.base.version() {
+		r.fail(h, "the session has changed: the request")
+		return
 	}
 	x.base = best
 	switch {

@@ -22,6 +22,7 @@ type Rules struct {
 	Drop           bool // copies left behind are deleted at all
 	YoungAgain     bool // whether members are young is seen again when they have answered
 	AskTie         bool // where only nonces would decide, the servers that both records were sent to are asked
+	ReadAgain      bool // after a change of the set all members are read again; out: the new ones alone
 	KeepOld        bool // in the middle of a commit the old members keep the lock until the new ones have it; out: at once
 	PutBack        bool // a missing lock is put back while a member has ours; out: it is lost
 }
@@ -29,5 +30,5 @@ type Rules struct {
 // AllRules is the protocol as it is written.
 func AllRules() Rules {
 	return Rules{EveryMember: true, LockAfterStore: true, Cas: true, Mending: true, Common: true, NextCounter: true,
-		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, Drop: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true}
+		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, Drop: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true, ReadAgain: true}
 }

@@ -63,6 +63,8 @@ func (r *run) exec(h, i int) {
 			break
 		}
 		r.readLock(h, i)
+	case opTouch:
+		r.readLock(h, i)
 	case opPut:
 		r.addLock(h, i)
 	case opSwap:

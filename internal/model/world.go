@@ -23,6 +23,7 @@ const (
 	Cut                           // one host does not reach one server for a while
 	Pause                         // a host stops for longer than its lease, and goes on
 	Die                           // a host dies
+	Crash                         // a server dies, and is up again later, empty
 	Lost                          // the answer to one batch is lost
 )
 
@@ -40,7 +41,11 @@ type World struct {
 	Flip   uint8 // which of two nonces is the greater, see better
 	// Patient: who keeps what it won asks until it has the rest. Of worlds where nobody holds for long.
 	Patient bool
-	noTwo   bool
+	Renews  bool // holders renew their lock
+	// Alone: there is one host, so that none of its requests may fail.
+	Alone bool
+	// Only is the one promise to look at; empty: all.
+	Only Kind
 }
 
 func (w *World) candidates() uint8 { return 1<<w.Servers - 1 }
@@ -59,6 +64,11 @@ const replicas = 2
 const (
 	free   uint8 = 0 // and h+1: the token of host h
 	orphan uint8 = hosts + 1
+)
+
+const (
+	isYoung uint8 = 1 // up for less than a lease and a second
+	isOff   uint8 = 2 // it has died and is not up again
 )
 
 type server struct {
@@ -94,6 +104,7 @@ const (
 	opPut      // add the lock and read it
 	opSwap     // store put, read back
 	opRead     // read the record
+	opTouch    // touch the lock and read it
 )
 
 // What a host is doing.
@@ -109,6 +120,7 @@ const (
 	cleaning       // puts the better record where ours went in
 	reading        // destroy: reads all
 	burying        // destroy: stores the tombstone
+	renewing       // renews its lock
 	dead
 )
 
@@ -120,7 +132,9 @@ type host struct {
 	phase, req, set, down uint8
 	failed, seq, cut      uint8
 	drop, tell, num       uint8 // background work left: copies to delete, servers to tell of a tombstone; commits so far
-	holds, ended, early   uint8
+	holds, ended          uint8
+	early                 uint8 // began before a destroy was acknowledged
+	fresh                 uint8 // the renewal was sent after the lease had ended
 }
 
 // state is all of a world. It has no padding, so that it is hashed as plain memory.
@@ -205,7 +219,9 @@ func (w *World) join(s *state, set, down, cut uint8) (more uint8) {
 	}
 	var young uint8
 	for i := range w.Servers {
-		young |= s.srv[i].young << i
+		if s.srv[i].young == isYoung {
+			young |= 1 << i
+		}
 	}
 	old := w.candidates() &^ set &^ young
 	more = first(old&^down, max(0, w.need()-count(set&^young)))

@@ -1,0 +1,180 @@
+package model
+
+// graph is every state of a world and what leads from one to another.
+type graph struct {
+	w       *World
+	states  []state
+	edges   [][]edge
+	actions []action
+}
+
+type edge struct {
+	to int32
+	by uint8 // index of the action
+}
+
+func (w *World) graph() *graph {
+	g := &graph{w: w, actions: w.actions()}
+	r := run{w: w}
+	index := make(map[key]int32)
+	add := func(s *state) int32 {
+		k := keyOf(s)
+		n, ok := index[k]
+		if !ok {
+			n = int32(len(g.states))
+			index[k] = n
+			g.states = append(g.states, *s)
+		}
+		return n
+	}
+	for _, s := range w.starts() {
+		add(&s)
+	}
+	for n := 0; n < len(g.states); n++ {
+		s := g.states[n]
+		var out []edge
+		for i, a := range g.actions {
+			r.each(&s, a, func() { out = append(out, edge{add(&r.s), uint8(i)}) })
+		}
+		g.edges = append(g.edges, out)
+	}
+	return g
+}
+
+// stuck is a state from which nothing leads to the end of all requests, or -1.
+func (g *graph) stuck() int {
+	back := make([][]int32, len(g.states))
+	for n, out := range g.edges {
+		for _, e := range out {
+			back[e.to] = append(back[e.to], int32(n))
+		}
+	}
+	good := make([]bool, len(g.states))
+	var todo []int32
+	for n := range g.states {
+		if g.states[n].over(g.w) {
+			good[n] = true
+			todo = append(todo, int32(n))
+		}
+	}
+	for len(todo) > 0 {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, m := range back[n] {
+			if !good[m] {
+				good[m] = true
+				todo = append(todo, m)
+			}
+		}
+	}
+	for n := range good {
+		if !good[n] {
+			return n
+		}
+	}
+	return -1
+}
+
+// contending: nobody has had the lock yet.
+func (s *state) contending() bool {
+	for h := range hosts {
+		if x := &s.host[h]; x.holds != 0 || x.req != 0 || x.phase == dead || x.phase == mending {
+			return false
+		}
+	}
+	return true
+}
+
+// livelock is a circle of states in which nobody gets the lock although no host and no server is kept from its next step
+// for ever, or nil. Such a circle is in a strongly connected component where each action is done somewhere, or impossible
+// somewhere; and such a component is a circle of that kind.
+func (g *graph) livelock() []int32 {
+	for _, c := range g.components() {
+		in := make(map[int32]bool, len(c))
+		for _, n := range c {
+			in[n] = true
+		}
+		done, always := make([]bool, len(g.actions)), make([]bool, len(g.actions))
+		for i := range always {
+			always[i] = true
+		}
+		circle := false
+		for _, n := range c {
+			can := make([]bool, len(g.actions))
+			for _, e := range g.edges[n] {
+				can[e.by] = true
+				if in[e.to] {
+					done[e.by], circle = true, true
+				}
+			}
+			for i := range always {
+				always[i] = always[i] && can[i]
+			}
+		}
+		for i := range always {
+			circle = circle && (done[i] || !always[i])
+		}
+		if circle {
+			return c
+		}
+	}
+	return nil
+}
+
+// components are the strongly connected components among the states where nobody has had the lock (Tarjan).
+func (g *graph) components() (out [][]int32) {
+	n := len(g.states)
+	num, low, on := make([]int32, n), make([]int32, n), make([]bool, n)
+	var stack []int32
+	next := int32(0)
+	type frame struct {
+		n int32
+		e int
+	}
+	for root := range int32(n) {
+		if num[root] != 0 || !g.states[root].contending() {
+			continue
+		}
+		call := []frame{{root, 0}}
+		for len(call) > 0 {
+			f := &call[len(call)-1]
+			v := f.n
+			if f.e == 0 {
+				next++
+				num[v], low[v], on[v] = next, next, true
+				stack = append(stack, v)
+			}
+			if f.e < len(g.edges[v]) {
+				to := g.edges[v][f.e].to
+				f.e++
+				switch {
+				case !g.states[to].contending():
+				case num[to] == 0:
+					call = append(call, frame{to, 0})
+				case on[to]:
+					low[v] = min(low[v], num[to])
+				}
+				continue
+			}
+			call = call[:len(call)-1]
+			if len(call) > 0 {
+				p := call[len(call)-1].n
+				low[p] = min(low[p], low[v])
+			}
+			if low[v] == num[v] {
+				var c []int32
+				for {
+					m := stack[len(stack)-1]
+					stack = stack[:len(stack)-1]
+					on[m] = false
+					c = append(c, m)
+					if m == v {
+						break
+					}
+				}
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
