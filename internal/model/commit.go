@@ -192,7 +192,7 @@ func (r *run) acknowledge(h int) {
 	x := &r.s.host[h]
 	r.say("%s: the write of %v is acknowledged", name(h), x.ours)
 	r.checkAcknowledged(h)
-	if gone := x.base.where() &^ x.set; gone != 0 && r.w.Rules.Drop {
+	if gone := x.base.where() &^ x.set; gone != 0 {
 		x.drop, x.told = gone, x.ours
 	}
 	r.end(h)

@@ -19,7 +19,6 @@ type Rules struct {
 	TombstoneAbove bool // a tombstone's counter is far above the best; out: one above
 	TombstoneAll   bool // destroyed is what has a tombstone on every member; out: what has no live record on any
 	DropLater      bool // copies left behind are deleted when everything that began before the commit has ended; out: at once
-	Drop           bool // copies left behind are deleted at all
 	YoungAgain     bool // whether members are young is seen again when they have answered
 	AskTie         bool // where only nonces would decide, the servers that both records were sent to are asked
 	ReadAgain      bool // after a change of the set all members are read again; out: the new ones alone
@@ -30,5 +29,5 @@ type Rules struct {
 // AllRules is the protocol as it is written.
 func AllRules() Rules {
 	return Rules{EveryMember: true, LockAfterStore: true, Cas: true, Mending: true, Common: true, NextCounter: true,
-		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, Drop: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true, ReadAgain: true}
+		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true, ReadAgain: true}
 }

@@ -35,7 +35,9 @@ type World struct {
 	Scripts [hosts][]Request
 	Faults  Fault
 	Budget  uint8 // how many faults, one after the other
-	// Stale lets hosts begin with servers wrongly marked down, this many in all, after a fault that is over.
+	// Down are servers that the hosts wrongly believe down at first, after a fault that is over. Stale tries every
+	// belief of that kind, with this many servers in all.
+	Down   [hosts]uint8
 	Stale  int
 	Mended bool  // the session lies on its first servers
 	Flip   uint8 // which of two nonces is the greater, see better
@@ -173,7 +175,7 @@ func (w *World) starts() []state {
 					}
 				}
 				s.acknowledged = newRecord(1, 0, set)
-				s.host[0].down, s.host[1].down = a, b
+				s.host[0].down, s.host[1].down = a|w.Down[0], b|w.Down[1]
 				s.faults = w.Budget
 				out = append(out, s)
 			}
