@@ -57,7 +57,7 @@ func (w *World) actions() []action {
 	return out
 }
 
-// do executes an action and reports whether it was possible.
+// do executes an action and reports whether it was possible; if not, nothing has changed.
 func (r *run) do(a action) bool {
 	h, i := int(a.h), int(a.i)
 	x, bit := &r.s.host[h], uint8(1)<<i
@@ -161,17 +161,18 @@ func (r *run) do(a action) bool {
 	return true
 }
 
-// each calls f with every state that action a may lead to from s.
+// each calls f with every state that action a may lead to from s. r.s is s before and after.
 func (r *run) each(s *state, a action, f func()) {
 	r.picks, r.limits = r.picks[:0], r.limits[:0]
 	for {
-		r.s, r.at, r.breach, r.kind = *s, 0, "", ""
+		r.at, r.breach, r.kind = 0, "", ""
 		r.words = r.words[:0]
 		if !r.do(a) {
 			return
 		}
 		r.checkState()
 		f()
+		r.s = *s
 		n := len(r.picks)
 		for n > 0 && r.picks[n-1]+1 == r.limits[n-1] {
 			n--
@@ -217,6 +218,7 @@ func (w *World) Explore() Result {
 	}
 	for n := 0; n < len(nodes); n++ {
 		s := nodes[n].s
+		r.s = s
 		moved, broken := false, false
 		for _, a := range actions {
 			r.each(&s, a, func() {

@@ -47,8 +47,8 @@ func small() (out []World) {
 			add(func(w *World) { w.Servers, w.Scripts, w.Faults = 2, scripts, f })
 		}
 	}
-	add(func(w *World) { w.Scripts, w.Faults = watched, Restart })
-	add(func(w *World) { w.Scripts, w.Faults = watched, Unreachable })
+	add(func(w *World) { w.Faults, w.Patient = Restart, true })
+	add(func(w *World) { w.Faults, w.Patient = Unreachable, true })
 	add(func(w *World) { w.Faults, w.Renews = Pause, true })
 	for _, f := range []Fault{Restart, Crash, Unreachable, Cut, Lost} {
 		add(func(w *World) {
@@ -123,7 +123,7 @@ func TestRulesTakenOut(t *testing.T) {
 		{"a tombstone far above", func(u *Rules) { u.TombstoneAbove = false }, Comeback,
 			with(func(w *World) { w.Scripts, w.Faults, w.Flip = destroys, Lost, 4 })},
 		{"a tombstone on every member", func(u *Rules) { u.TombstoneAll = false }, Comeback,
-			with(func(w *World) { w.Scripts, w.Faults, w.Down[1] = destroys, Cut, 0b001 })},
+			with(func(w *World) { w.Scripts, w.Faults, w.Down[0] = destroys, Cut, 0b001 })},
 		{"what is better than the version built on stays", func(u *Rules) { u.AboveBase, u.TombstoneAbove = false, false }, Comeback,
 			with(func(w *World) { w.Scripts, w.Flip = destroys, 4 })},
 		{"copies left behind are deleted later", func(u *Rules) { u.DropLater = false }, Comeback,
@@ -139,7 +139,9 @@ func TestRulesTakenOut(t *testing.T) {
 		{"old members keep the lock until the new ones have it", func(u *Rules) { u.KeepOld = false }, TwoHolders,
 			with(func(w *World) { w.Scripts, w.Faults, w.Down[1] = watched, Cut, 0b001 })},
 		{"all members are read again after a change of the set", func(u *Rules) { u.ReadAgain = false }, Comeback,
-			with(func(w *World) { w.Scripts, w.Faults, w.Budget, w.Renews = destroys, Restart, 2, true })},
+			with(func(w *World) {
+				w.Scripts, w.Faults, w.Budget, w.Renews = [hosts][]Request{{Read}, {Destroy}}, Restart, 2, true
+			})},
 		{"where decides between records of one counter", func(u *Rules) { u.Where = false }, LostUpdate,
 			with(func(w *World) { w.Faults, w.Down[1] = Die, 0b001 })},
 		{"a tie is never left to the nonces", func(u *Rules) { u.AskTie = false }, LostUpdate,

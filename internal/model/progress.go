@@ -32,6 +32,7 @@ func (w *World) graph() *graph {
 	}
 	for n := 0; n < len(g.states); n++ {
 		s := g.states[n]
+		r.s = s
 		var out []edge
 		for i, a := range g.actions {
 			r.each(&s, a, func() { out = append(out, edge{add(&r.s), uint8(i)}) })

@@ -15,6 +15,7 @@ func (w *World) trace(nodes []node, n int) (Kind, []string) {
 	for j := len(way) - 1; j > 0; j-- {
 		from, to := nodes[way[j]].s, &nodes[way[j-1]]
 		found := false
+		r.s = from
 		r.each(&from, to.by, func() {
 			if !found && r.s == to.s {
 				found, kind, breach = true, r.kind, r.breach

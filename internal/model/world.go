@@ -14,6 +14,8 @@ const (
 	Destroy                // unlink: without the lock
 )
 
+func (q Request) String() string { return [...]string{"commit", "read", "destroy"}[q] }
+
 // Fault is one kind of failure.
 type Fault uint8
 
