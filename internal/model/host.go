@@ -129,6 +129,8 @@ func (r *run) taken(h int) {
 	switch {
 	case lost == 0, !u.EveryMember && won != 0:
 		r.mend(h)
+	case x.holds != 0:
+		r.fail(h, "the lock is lost: the request")
 	case r.keeps(won, lost) && (r.w.Patient || r.pick(2) == 0):
 		r.say("%s keeps %s and asks again on %s", name(h), servers(won), servers(lost))
 		r.ask(h, taking, lost)

@@ -18,8 +18,10 @@ var (
 	alone    = [hosts][]Request{{Commit, Commit}, {}}
 )
 
+var kinds = []Fault{0, Restart, Unreachable, Cut, Pause, Die, Crash, Lost}
+
 var faultNames = map[Fault]string{0: "no fault", Restart: "a server restarts", Unreachable: "a server is unreachable", Cut: "a host and a server are cut off",
-	Pause: "a host stops", Die: "a host dies", Crash: "a server dies", Lost: "an answer is lost"}
+	Pause: "a host stops", Die: "a host dies", Restart | Unreachable: "a server restarts or is unreachable", Crash: "a server dies", Lost: "an answer is lost"}
 
 // with makes a world of three servers out of what differs from it.
 func with(change func(*World)) World {
@@ -29,7 +31,10 @@ func with(change func(*World)) World {
 		w.Budget = 1
 	}
 	if w.Name == "" {
-		w.Name = fmt.Sprintf("%d servers, %s, %v, budget %d, stale %d, flip %d", w.Servers, faultNames[w.Faults], w.Scripts, w.Budget, w.Stale, w.Flip)
+		w.Name = fmt.Sprintf("%d servers, %d x %s, %v, beliefs %d, flip %d", w.Servers, w.Budget, faultNames[w.Faults], w.Scripts, w.Stale, w.Flip)
+		if w.Renews {
+			w.Name += ", renews"
+		}
 	}
 	return w
 }
@@ -62,13 +67,13 @@ func large() (out []World) {
 	add := func(change func(*World)) { out = append(out, with(change)) }
 	for _, scripts := range [][hosts][]Request{commits, destroys} {
 		for _, flip := range []uint8{0, 4} {
-			for f := range faultNames {
+			for _, f := range kinds {
 				add(func(w *World) { w.Scripts, w.Faults, w.Flip, w.Mended = scripts, f, flip, f&(Restart|Crash) != 0 })
 				add(func(w *World) { w.Scripts, w.Faults, w.Flip, w.Stale = scripts, f, flip, 1 })
 				add(func(w *World) { w.Servers, w.Scripts, w.Faults, w.Flip = 2, scripts, f, flip })
 			}
 		}
-		for f := range faultNames {
+		for _, f := range kinds {
 			add(func(w *World) { w.Scripts, w.Faults, w.Renews = scripts, f, true })
 		}
 		add(func(w *World) { w.Scripts, w.Stale = scripts, 2 })
@@ -171,7 +176,10 @@ func TestProgress(t *testing.T) {
 		w.Rules.FirstMember = rule
 		g := w.graph()
 		circle := g.livelock()
-		t.Logf("rule of the first member %v: %d states, a circle of %d", rule, len(g.states), len(circle))
+		t.Logf("rule of the first member %v: %d states, a circle of %d", rule, len(g.nodes), len(circle))
+		if circle != nil {
+			t.Logf("%s:\n%s", Livelock, strings.Join(g.lap(circle), "\n"))
+		}
 		if n := g.stuck(); n >= 0 {
 			t.Errorf("the end cannot be reached from state %d", n)
 		}
@@ -182,7 +190,7 @@ func TestProgress(t *testing.T) {
 	for _, f := range []Fault{Pause, Die, Lost} {
 		w := with(func(w *World) { w.Scripts, w.Faults = watched, f })
 		g := w.graph()
-		t.Logf("%s: %d states", faultNames[f], len(g.states))
+		t.Logf("%s: %d states", faultNames[f], len(g.nodes))
 		if n := g.stuck(); n >= 0 {
 			t.Errorf("%s: the end cannot be reached from state %d", faultNames[f], n)
 		}
