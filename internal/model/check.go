@@ -43,7 +43,7 @@ func (r *run) checkRead(rec record, h int, set uint8) {
 			r.broken(LostSession, "%s reads nothing", who)
 		}
 	case h >= 0 && s.host[h].early != 0:
-	case rec.live() && i == 0 && s.destroying&2 != 0:
+	case rec.live() && i == 0 && s.destroyed != 0:
 		r.broken(Comeback, "%s reads %v", who, rec)
 	case i == 0 && s.acked[1] != 0, rec.live() && s.acked[i]&^rec.commits() != 0:
 		r.broken(LostUpdate, "%s reads %v, but %v was acknowledged", who, rec, s.acknowledged)
@@ -73,7 +73,7 @@ func (r *run) checkDestroyed(h int, best record) {
 	if best.incarnation() != 0 {
 		return
 	}
-	r.s.destroying |= 2
+	r.s.destroyed = 1
 	if o := &r.s.host[1-h]; o.phase != idle {
 		o.early = 1
 	}

@@ -122,7 +122,7 @@ func (r *run) lostAnswer(h int) {
 		return
 	}
 	r.markDown(h)
-	if !r.renew(h) {
+	if !r.chooseAnew(h) {
 		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}

@@ -51,7 +51,7 @@ func (r *run) bury(h int) {
 			counter += farAbove
 		}
 		x.put = r.draw(h, counter).withTomb().withIncarnation(best.incarnation())
-		r.s.destroying |= 1
+		r.s.destroying = 1
 	}
 	for i := range r.w.Servers {
 		bit := uint8(1) << i
@@ -71,7 +71,7 @@ func (r *run) bury(h int) {
 func (r *run) deleteAll(h int, best record) {
 	x := &r.s.host[h]
 	r.say("%s deletes the session", name(h))
-	r.s.destroying |= 1
+	r.s.destroying = 1
 	for i := range r.w.Servers {
 		if x.set&(1<<i) != 0 {
 			r.replace(i, nothing)
@@ -99,7 +99,7 @@ func (r *run) tellOthers(h int, tomb record) {
 func (r *run) elsewhere(h int) {
 	x := &r.s.host[h]
 	r.markDown(h)
-	if !r.renew(h) {
+	if !r.chooseAnew(h) {
 		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}

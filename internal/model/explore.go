@@ -1,8 +1,6 @@
 package model
 
-import (
-	"hash/maphash"
-)
+import "hash/maphash"
 
 // An action is one event of a world: something a host does, a server executes, or that fails.
 type action struct {

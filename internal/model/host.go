@@ -3,7 +3,7 @@ package model
 // begin starts the next request of host h.
 func (r *run) begin(h int) {
 	x := &r.s.host[h]
-	if !r.renew(h) {
+	if !r.chooseAnew(h) {
 		r.fail(h, "fewer servers than needed are left: the request")
 		return
 	}
@@ -16,8 +16,8 @@ func (r *run) begin(h int) {
 	r.ask(h, taking, x.set)
 }
 
-// renew chooses the set of host h anew. Servers that are marked down and can be reached may have answered a probe.
-func (r *run) renew(h int) bool {
+// chooseAnew chooses the set of host h anew. Servers that are marked down and can be reached may have answered a probe.
+func (r *run) chooseAnew(h int) bool {
 	x := &r.s.host[h]
 	for i := range r.w.Servers {
 		if bit := uint8(1) << i; x.down&bit&^x.cut != 0 && r.pick(2) == 1 {
@@ -110,7 +110,7 @@ func (r *run) taken(h int) {
 	x, u := &r.s.host[h], &r.w.Rules
 	if x.failed != 0 {
 		r.markDown(h)
-		if !r.renew(h) {
+		if !r.chooseAnew(h) {
 			r.fail(h, "fewer servers than needed are left: the request")
 			return
 		}

@@ -171,7 +171,7 @@ func TestRulesTakenOut(t *testing.T) {
 // TestProgress: two that start at once. From every state the end can be reached, and there is no circle in which both go
 // on for ever and neither gets the lock; without the rule of the first member there is one.
 func TestProgress(t *testing.T) {
-	w := with(func(w *World) { w.Scripts, w.Stale, w.Patient = reads, 1, true })
+	w := with(func(w *World) { w.Scripts, w.Stale, w.Patient = reads, 2, true })
 	for _, rule := range []bool{true, false} {
 		w.Rules.FirstMember = rule
 		g := w.graph()

@@ -9,10 +9,9 @@ import (
 // and a number of its own), where (3: servers it was sent to), tombstone (1), the commits in it (4), incarnation (1).
 type record uint16
 
-const (
-	nothing    record = 0
-	maxCounter        = 15
-)
+const nothing record = 0
+
+const maxCounter = 15
 
 func newRecord(counter int, nonce, where uint8) record {
 	return record(counter) | record(nonce)<<4 | record(where)<<7

@@ -13,7 +13,7 @@ func (r *run) touched(h int) {
 	x := &r.s.host[h]
 	if x.failed != 0 {
 		r.markDown(h)
-		if !r.renew(h) {
+		if !r.chooseAnew(h) {
 			r.fail(h, "fewer servers than needed are left: the request")
 			return
 		}

@@ -143,13 +143,12 @@ type host struct {
 
 // state is all of a world. It has no padding, so that it is hashed as plain memory.
 type state struct {
-	host            [hosts]host
-	srv             [maxServers]server
-	acknowledged    record   // the newest acknowledged
-	acked           [2]uint8 // commits acknowledged, by incarnation
-	destroying      uint8    // bit 0: a tombstone was sent; bit 1: a destroy of the first incarnation was acknowledged
-	faults, settled uint8
-	padding         uint8
+	host                  [hosts]host
+	srv                   [maxServers]server
+	acknowledged          record   // the newest acknowledged
+	acked                 [2]uint8 // commits acknowledged, by incarnation
+	destroying, destroyed uint8    // a tombstone was sent; a destroy of the first incarnation was acknowledged
+	faults, settled       uint8    // faults that may still come; see mayFail
 }
 
 // starts yields the first states: every set the session may lie on, every wrong belief.
