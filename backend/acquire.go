@@ -49,15 +49,21 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 		t.giveBack()
 		return nil, v, err
 	}
-	members := make([]copied, len(t.members))
-	for i, m := range t.members {
-		members[i] = copied{m.s, m.lock}
-	}
-	t.hold.change(members)
+	t.hold.change(t.copies())
+	t.freeLeft(t.hold)
 	if t.stoodIn {
 		c.standIns.Add(1)
 	}
 	return &sessfs.Lease{ID: id, Token: token, Deadline: leaseEnd(sent, o.Lease), Keep: holder.Keep, Ref: t.hold}, v, nil
+}
+
+// copies are the members, with their locks.
+func (t *taking) copies() []copied {
+	members := make([]copied, len(t.members))
+	for i, m := range t.members {
+		members[i] = copied{m.s, m.lock}
+	}
+	return members
 }
 
 // run tells what the session is and whether the lock is held on all members, which then all have it.
@@ -93,8 +99,32 @@ func (t *taking) run() (*sessfs.Session, bool, error) {
 	}
 }
 
-// ask asks those members that have not answered for the lock and the record.
+// ask asks those members that have not answered for the lock and the record, and all of them once more when the set has
+// changed meanwhile: what was read before may have been replaced on the member that is gone.
 func (t *taking) ask() error {
+	for {
+		failed := len(t.out)
+		if err := t.askSet(); err != nil {
+			return err
+		}
+		again, err := t.untie(t.list())
+		if err != nil {
+			return err
+		}
+		if len(t.out) > failed {
+			again = true
+			for _, m := range t.members {
+				m.answered = false
+			}
+		}
+		if !again {
+			return nil
+		}
+	}
+}
+
+// askSet asks those members that have not answered.
+func (t *taking) askSet() error {
 	find := func(s *server) *asked {
 		for _, m := range t.members {
 			if m.s == s {
@@ -133,7 +163,7 @@ func (t *taking) ask() error {
 	}
 	for _, m := range t.members {
 		if !slices.Contains(members, m) {
-			m.s.releaseByToken(t.hold)
+			t.left = append(t.left, m.s)
 		}
 	}
 	t.members = members
@@ -165,6 +195,7 @@ func (t *taking) givesWay() bool {
 // giveBack frees what was won.
 func (t *taking) giveBack() {
 	t.hold.end()
+	t.freeLeft(t.hold)
 	for _, m := range t.members {
 		switch w, ok := m.s.connected().(metaWire); {
 		case !m.won:

@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"sessfs"
 )
@@ -37,7 +38,8 @@ func ask[T any](o *operation, answered func(*server) bool, begin func(*server) f
 				all = take(set[i], v, err) && all
 			}
 		}
-		if all && o.views == o.c.views.Load() { // a server that was connected just now may know of other lists
+		// A server that was connected just now may know of other lists, and may turn out to be young.
+		if all && o.changes == o.c.changes.Load() {
 			return set, nil
 		}
 	}
@@ -96,6 +98,19 @@ func (o *operation) found(s *server, it item, epoch uint64) found {
 // read reads the record on all members. One whose record is damaged does not count.
 func (o *operation) read() ([]found, error) {
 	var list []found
+	for {
+		if err := o.readInto(&list); err != nil {
+			return nil, err
+		}
+		if again, err := o.untie(list); err != nil || !again {
+			return list, err
+		}
+	}
+}
+
+// readInto reads the record on those members that are not in the list.
+func (o *operation) readInto(into *[]found) error {
+	list := *into
 	_, err := ask(o,
 		func(s *server) bool { return on(list, s) != nil },
 		func(s *server) func() (got, error) { return s.beginGet(o.conn, []string{o.data}, o.step()) },
@@ -111,7 +126,33 @@ func (o *operation) read() ([]found, error) {
 			}
 			return f.err == nil
 		})
-	return list, err
+	*into = list
+	return err
+}
+
+// untie asks for more answers where two records have one counter and neither loses by where they were sent: the servers
+// that both were sent to become members, and know.
+func (o *operation) untie(list []found) (again bool, err error) {
+	for i := range list {
+		for j := range list[:i] {
+			a, b := &list[i], &list[j]
+			if a.rec == nil || b.rec == nil || a.rec.version == b.rec.version || a.rec.version.Counter != b.rec.version.Counter || a.rec.sentTo(b.s) != b.rec.sentTo(a.s) {
+				continue
+			}
+			for _, s := range o.c.servers() {
+				if !a.rec.sentTo(s) || !b.rec.sentTo(s) || on(list, s) != nil {
+					continue
+				}
+				if s.down() || slices.Contains(o.out, s) {
+					return false, fmt.Errorf("session %s: two hosts have stored it at the same time, and %s knows which counts: %w", o.id.Hash(), s.label, sessfs.ErrUnavailable)
+				}
+				if !slices.Contains(o.also, s) {
+					o.also, again = append(o.also, s), true
+				}
+			}
+		}
+	}
+	return again, nil
 }
 
 func on(list []found, s *server) *found {

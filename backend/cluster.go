@@ -53,6 +53,7 @@ type Cluster struct {
 	views        atomic.Pointer[[]*view]   // what sessions' servers are chosen from, the present list first
 	all          atomic.Pointer[[]*server] // of all views
 	known        known
+	changes      atomic.Uint64 // of what a set depends on: views, and how old servers are
 	mend         chan struct{} // capacity 1: a server needs its copies
 	connections  int
 	prefix       string

@@ -66,6 +66,9 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 		return nil, err
 	}
 	err := m.run()
+	if m.hold != nil {
+		m.freeLeft(m.hold)
+	}
 	if err != nil {
 		m.undo(err)
 		return nil, err

@@ -8,12 +8,12 @@ import (
 	"sessfs"
 )
 
-// Destroy implements sessfs.Backend. It takes no lock, so it insists: what somebody stores meanwhile is destroyed too,
-// until every member has a tombstone.
+// Destroy implements sessfs.Backend. It takes no lock, so it insists until every member has the tombstone, or something
+// that was built on it.
 func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
 	o := c.operation(id)
-	var own sessfs.Version // of the last tombstone that was made here
-	existed := false
+	var tomb *found
+	own, existed := false, false
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, nil, err
@@ -28,18 +28,19 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Hold
 			answers[i].items = a.items[1:]
 		}
 		holder := holderAmong(answers)
-		tomb, err := best(list)
-		switch {
-		case err == nil && tomb == nil:
-			return existed, holder, nil
-		case err == nil && tomb.rec.state == sessfs.Destroyed:
-			existed = existed || tomb.rec.version == own // the answer was lost
-		default: // what cannot be read is destroyed too: nothing else gets rid of it
-			tomb = o.tombstone(tomb, list)
-			own = tomb.rec.version
+		if tomb == nil {
+			b, err := best(list)
+			switch {
+			case err == nil && b == nil:
+				return false, holder, nil
+			case err == nil && b.rec.state == sessfs.Destroyed:
+				tomb = b
+			default: // what cannot be read is destroyed too: nothing else gets rid of it
+				tomb, own = o.tombstone(b, list), true
+			}
 		}
 		left, buried := o.bury(tomb, list)
-		existed = existed || buried && tomb.rec.version == own
+		existed = existed || buried && own
 		if left == 0 {
 			o.tellOthers(tomb.rec, list)
 			return existed, holder, nil
@@ -50,11 +51,16 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Hold
 	}
 }
 
+// burial is how far a tombstone is above what it replaces: no commit that was on its way reaches it, and all above it is
+// built on it.
+const burial = 1 << 16
+
 // tombstone makes one above the record b; nil: there is none that can be read.
 func (o *operation) tombstone(b *found, list []found) *found {
 	r := &record{id: o.id, state: sessfs.Destroyed, version: nextVersion(sessfs.Version{}, true), sum: dataSum(nil)}
 	if b != nil {
 		r.version = nextVersion(b.rec.version, false)
+		r.version.Counter += burial
 	}
 	for _, f := range list {
 		r.where = append(r.where, f.s.mark)
@@ -62,13 +68,16 @@ func (o *operation) tombstone(b *found, list []found) *found {
 	return &found{item: item{found: true, value: r.encode()}, rec: r}
 }
 
-// bury stores a tombstone on those members that have something else. It returns on how many that did not succeed, and
-// whether a session was buried.
+// bury stores a tombstone on those members that have nothing better. It returns on how many that did not succeed, and
+// whether a session was buried, now or by an attempt whose answer was lost.
 func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
 	waits := make([]func() (stored, error), len(list))
 	n := 0
 	for i := range list {
-		if f := &list[i]; f.rec == nil || f.rec.version != tomb.rec.version {
+		switch f := &list[i]; {
+		case f.rec != nil && f.rec.version == tomb.rec.version:
+			buried = true
+		case f.rec == nil || f.rec.version.Counter <= tomb.rec.version.Counter:
 			waits[i] = o.beginCopy(tomb, f)
 			n++
 		}

@@ -62,6 +62,7 @@ func (c *Cluster) learnFrom(s *server, in *info) {
 		left = max(c.settings.Load().Lease+time.Second-time.Since(in.started), 0)
 	}
 	s.youngUntil.Store(sessfs.Boottime() + int64(left))
+	c.changes.Add(1)
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
 	c.merge(s, in.lists, time.Now())
@@ -131,6 +132,7 @@ func (c *Cluster) use(views []*view) {
 	}
 	c.all.Store(&all)
 	c.views.Store(&views)
+	c.changes.Add(1)
 	for _, s := range before {
 		if !slices.Contains(all, s) {
 			c.running.Add(1)

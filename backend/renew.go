@@ -19,42 +19,68 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 	if !ok {
 		return fmt.Errorf("session %s: %w", l.ID.Hash(), sessfs.ErrLockLost)
 	}
-	r := &renewal{operation: c.operation(l.ID), hold: h, lease: c.settings.Load().Lease, ours: make(map[*server]bool)}
+	r := &renewal{operation: c.operation(l.ID), hold: h, lease: c.settings.Load().Lease}
 	sent := sessfs.Boottime()
 	for _, m := range h.list() {
 		if m.s.down() {
 			r.failed(m.s, m.s.downError())
+		} else {
+			r.members = append(r.members, m.s)
 		}
 	}
-	for {
-		servers, err := r.replace(serversOf(h.list()), h)
-		if err != nil {
-			return err
-		}
-		todo := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return r.ours[s] })
-		if len(todo) == 0 {
-			l.Deadline = leaseEnd(sent, r.lease)
-			return nil
-		}
-		if err := r.touch(todo); err != nil {
+	if err := r.touch(); err != nil {
+		return err
+	}
+	if len(r.out) > 0 {
+		if err := r.move(); err != nil {
 			return err
 		}
 	}
+	l.Deadline = leaseEnd(sent, r.lease)
+	return nil
+}
+
+// move takes the lock on another set, after a member failed. The new members get the session, too.
+func (r *renewal) move() error {
+	t := &taking{operation: r.operation, hold: r.hold, exptime: leaseSeconds(r.lease), begun: time.Now()}
+	for _, m := range r.hold.list() {
+		if !slices.Contains(r.out, m.s) {
+			t.also = append(t.also, m.s)
+		} else {
+			t.left = append(t.left, m.s)
+		}
+	}
+	_, held, err := t.run()
+	if err != nil {
+		return err
+	}
+	if !held {
+		return lockLost(r.id, t.members[0].s, "renewing the lock of")
+	}
+	if !r.hold.change(t.copies()) {
+		t.giveBack()
+		return lockLost(r.id, t.members[0].s, "renewing the lock of")
+	}
+	t.freeLeft(r.hold)
+	return nil
 }
 
 // renewal is one Renew under way.
 type renewal struct {
 	operation
-	hold  *hold
-	lease time.Duration
-	ours  map[*server]bool // has answered that it is
+	hold    *hold
+	lease   time.Duration
+	members []*server // that are not down
 }
 
-// touch makes the lock last longer on some members, and puts it back where it is missing.
-func (r *renewal) touch(servers []*server) error {
+// touch makes the lock last longer on the members, and puts it back where it is missing.
+func (r *renewal) touch() error {
+	if len(r.members) == 0 {
+		return nil
+	}
 	own := func(i item) bool { return ownLock(i, r.hold.token) }
-	r.c.together(len(servers))
-	items, errs := each(servers, func(s *server) (item, error) {
+	r.c.together(len(r.members))
+	items, errs := each(r.members, func(s *server) (item, error) {
 		w, err := s.wire(r.step())
 		if err != nil {
 			return item{}, err
@@ -62,12 +88,13 @@ func (r *renewal) touch(servers []*server) error {
 		return w.renew(r.place, own, leaseSeconds(r.lease), r.step())
 	})
 	var free []*server
-	for i, s := range servers {
+	ours := 0
+	for i, s := range r.members {
 		switch {
 		case errs[i] != nil:
 			r.failed(s, errs[i])
 		case own(items[i]):
-			r.ours[s] = true
+			ours++
 		default:
 			free = append(free, s)
 		}
@@ -75,15 +102,11 @@ func (r *renewal) touch(servers []*server) error {
 	if len(free) == 0 {
 		return nil
 	}
-	if len(r.ours) == 0 {
+	if ours == 0 {
 		return lockLost(r.id, free[0], "renewing the lock of")
 	}
 	for i, l := range r.putLock(r.hold, free, r.lease) {
-		switch {
-		case l == nil: // failed
-		case own(l.lock):
-			r.ours[free[i]] = true
-		default:
+		if l != nil && !own(l.lock) { // nil: it failed
 			return lockLost(r.id, free[i], "renewing the lock of")
 		}
 	}
@@ -134,13 +157,6 @@ func (o *operation) putLock(h *hold, servers []*server, lease time.Duration) []*
 	}
 }
 
-func serversOf(members []copied) (list []*server) {
-	for _, m := range members {
-		list = append(list, m.s)
-	}
-	return list
-}
-
 // replace returns the members of a set of which some failed: those that did not, and the set's. The hold, if there is one,
 // is theirs from now on.
 func (o *operation) replace(members []*server, h *hold) ([]*server, error) {
@@ -173,7 +189,7 @@ func (o *operation) replace(members []*server, h *hold) ([]*server, error) {
 	}
 	for _, m := range before {
 		if !slices.Contains(set, m.s) {
-			m.s.releaseByToken(h)
+			o.left = append(o.left, m.s)
 		}
 	}
 	return set, nil

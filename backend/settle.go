@@ -195,9 +195,10 @@ func (m *commit) done() *sessfs.Session {
 	return &sessfs.Session{State: sessfs.Live, Version: m.rec.version, Attr: m.rec.attr, Data: m.data, Ref: own}
 }
 
-// dropOlder deletes a copy that left its session's set, in the background, if it is older than that version.
+// dropOlder deletes a copy that left its session's set, in the background, if it is older than that version; not before
+// everything that began earlier has ended, since who reads the servers one after the other would find the session on none.
 func (c *Cluster) dropOlder(s *server, p place, v sessfs.Version) {
-	s.later(task{do: func(w wire, deadline time.Time) error {
+	s.later(task{at: time.Now().Add(2 * c.timeout()), do: func(w wire, deadline time.Time) error {
 		items, epoch, err := w.get(p.conn, []string{p.data}, deadline)
 		if err != nil || !items[0].found {
 			return err

@@ -79,7 +79,9 @@ type operation struct {
 	errs     []error   // why
 	weak     []*server // that answered and do not count
 	stoodIn  bool      // another server stands in for one that is down
-	views    *[]*view  // from which the set was chosen
+	also     []*server // that are members whatever the views say
+	left     []*server // that were members and may have the lock still
+	changes  uint64    // Cluster.changes when the set was chosen
 }
 
 func (c *Cluster) operation(id sessfs.ID) operation {
@@ -90,11 +92,16 @@ func (c *Cluster) operation(id sessfs.ID) operation {
 func (o *operation) set() ([]*server, error) {
 	var set []*server
 	now := sessfs.Boottime()
-	o.views = o.c.views.Load()
-	for _, v := range *o.views {
+	o.changes = o.c.changes.Load()
+	for _, v := range *o.c.views.Load() {
 		var enough bool
 		if set, enough = o.choose(v, set, now); !enough {
 			return nil, o.tooFew(v)
+		}
+	}
+	for _, s := range o.also {
+		if !slices.Contains(set, s) {
+			set = append(set, s)
 		}
 	}
 	if len(set) > 1 {
@@ -126,6 +133,14 @@ func (o *operation) failed(s *server, err error) {
 	if !slices.Contains(o.out, s) {
 		o.out, o.errs = append(o.out, s), append(o.errs, err)
 	}
+}
+
+// freeLeft frees the lock on those that are members no more. That waits until the new ones have it.
+func (o *operation) freeLeft(h *hold) {
+	for _, s := range o.left {
+		s.releaseByToken(h) // does nothing where it is a member again
+	}
+	o.left = nil
 }
 
 // step is the deadline of one request to one member. Where another may stand in for it there is time left for that.
