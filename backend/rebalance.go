@@ -34,9 +34,8 @@ type rebalance struct {
 	moves, looks *rate.Limiter
 	patience     time.Duration
 	found        rebalanced
-	only         *server   // the sessions that it should have; nil: all
-	listed       []*server // that were listed to their end so far
-	stopped      error     // ctx's, or the reason why waiting for the rate would be longer than ctx allows
+	only         *server // the sessions that it should have; nil: all
+	stopped      error   // ctx's, or the reason why waiting for the rate would be longer than ctx allows
 
 	mu     sync.Mutex
 	p      RebalanceProgress // guarded by mu
@@ -77,7 +76,12 @@ func (c *Cluster) newRebalance(o RebalanceOptions, progress func(RebalanceProgre
 func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 	f := &r.found
 	f.begun, f.dryRun = time.Now(), r.o.DryRun
-	f.counts, f.unreachable = make(map[string]uint64), make(map[string]bool)
+	f.counts, f.listed = make(map[string]uint64), make(map[string]bool)
+	if r.only == nil { // what other hosts know is to be known here before it begins; servers that are down show below
+		r.c.Check(ctx)
+		r.c.exchangeLists()
+	}
+	_, f.present = r.c.knownLists(f.begun)
 	servers := slices.Clone(r.c.servers())
 	items := r.items(ctx, servers)
 	var errs []error
@@ -86,9 +90,8 @@ func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 		if err := r.list(ctx, s); r.stopped != nil || ctx.Err() != nil {
 			return r.report, cmp.Or(r.stopped, ctx.Err())
 		} else if err == nil {
-			r.listed = append(r.listed, s)
+			f.listed[s.name] = true
 		} else {
-			f.unreachable[s.name] = true
 			errs = append(errs, err)
 			r.c.log.Warn("a rebalance goes on without a server: sessions that only it has are not found", "server", s.name, "err", err)
 		}
@@ -106,8 +109,8 @@ func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 	if err := r.again(ctx); err != nil {
 		return r.report, err
 	}
-	r.end()
-	return r.report, nil
+	err := r.end()
+	return r.report, err
 }
 
 // items tells how many items each server has; those that do not answer have none.
@@ -245,7 +248,7 @@ func (r *rebalance) isFirst(o *copies, s *server) bool {
 		return true
 	}
 	for _, f := range o.list {
-		if f.item.found && slices.Contains(r.listed, f.s) {
+		if f.item.found && r.found.listed[f.s.name] {
 			return false
 		}
 	}
@@ -369,16 +372,24 @@ func (r *rebalance) again(ctx context.Context) error {
 	}
 }
 
-// end draws up the report.
-func (r *rebalance) end() {
-	f := &r.found
-	f.now, f.lifetime = time.Now(), r.c.settings.Load().Lifetime
+// end draws up the report, and tells all hosts of the lists that nobody needs any more.
+func (r *rebalance) end() error {
+	c, f := r.c, &r.found
 	r.report.Busy = uint64(len(r.busy)) + r.over
 	f.complete = r.report.Complete()
-	f.lists, f.present = r.c.knownLists(f.now)
-	if r.only == nil && len(f.drop()) > 0 {
-		r.c.adopt(f.lists)
+	f.now, f.lifetime = time.Now(), c.settings.Load().Lifetime
+	lists, present := c.knownLists(f.now)
+	if present.identity() != f.present.identity() {
+		return errors.New("the list of servers was changed meanwhile: run it again")
+	}
+	f.lists = lists
+	if r.only == nil {
+		if dropped := f.drop(); len(dropped) > 0 {
+			c.log.Info("server lists are not needed any more: all sessions were moved", "lists", len(dropped))
+			c.adopt(f.lists)
+		}
 	}
 	r.report.Servers = f.servers()
 	r.update(func() { r.p.Finished, r.p.Server, r.p.Text = true, "", "" })
+	return nil
 }
