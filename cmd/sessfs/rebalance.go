@@ -85,6 +85,7 @@ func (r *rebalanceRequest) run(ctx context.Context, rebalance admin.RebalanceFun
 // untilDone rebalances once; with --wait again, at the times when that may free the servers that were removed.
 func (r *rebalanceRequest) untilDone(ctx context.Context, rebalance admin.RebalanceFunc) (backend.RebalanceReport, error) {
 	for {
+		r.bar.begin()
 		report, err := rebalance(ctx, r.options, func(p backend.RebalanceProgress) { r.bar.show(p.Done, p.Total, rebalanceText(p)) })
 		if err != nil || !r.wait || r.options.DryRun {
 			return report, err
@@ -114,7 +115,8 @@ func (r *rebalanceRequest) untilDone(ctx context.Context, rebalance admin.Rebala
 
 // until waits for a time, and shows how long that lasts.
 func (r *rebalanceRequest) until(ctx context.Context, end time.Time, text string) error {
-	begun := r.bar.clock()
+	r.bar.begin()
+	begun := r.bar.begun
 	for now := begun; now.Before(end); now = r.bar.clock() {
 		r.bar.show(uint64(now.Sub(begun)/time.Second), uint64(end.Sub(begun)/time.Second), text)
 		if err := r.sleep(ctx, min(time.Second, end.Sub(now))); err != nil {

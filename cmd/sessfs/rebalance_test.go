@@ -165,7 +165,7 @@ func TestRebalanceWaits(t *testing.T) {
 	if end := now.Sub(begun); end != 33*time.Second || strings.Contains(out.String(), "hosts learn it") {
 		t.Errorf("it ended after %v, before the last server may be switched off:\n%s", end, &out)
 	}
-	if !strings.Contains(progress.String(), "1 of 3") || strings.Count(out.String(), "SWITCH OFF") != 1 || !strings.Contains(out.String(), "3 sessions") {
+	if !strings.Contains(progress.String(), "1 of 3  2s left") || !strings.Contains(progress.String(), "4 of 10  6s left") || strings.Count(out.String(), "SWITCH OFF") != 1 || !strings.Contains(out.String(), "3 sessions") {
 		t.Errorf("progress\n%q\noutput\n%s", progress, &out)
 	}
 	reports = append([]backend.RebalanceReport{{Failed: 1, Servers: []backend.RebalanceServer{{Name: "a", Off: now.Add(time.Hour)}}}}, reports...)
