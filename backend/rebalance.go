@@ -40,9 +40,9 @@ type rebalance struct {
 	stopped      error   // ctx's, or the reason why waiting for the rate would be longer than ctx allows
 
 	seed maphash.Seed
-	seen map[uint64]struct{} // hashes of the ids that were counted; beyond listSeen of them listed decides
 
 	mu     sync.Mutex
+	seen   map[uint64]bool         // guarded by mu: hashes of the ids that were counted, and whether as moved; at most listSeen
 	p      RebalanceProgress       // guarded by mu
 	shown  time.Time               // guarded by mu: when progress was shown
 	report RebalanceReport         // guarded by mu
@@ -75,7 +75,7 @@ func (c *Cluster) newRebalance(o RebalanceOptions, progress func(RebalanceProgre
 func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 	f := &r.found
 	f.begun, f.dryRun = time.Now(), r.o.DryRun
-	r.seed, r.seen = maphash.MakeSeed(), make(map[uint64]struct{})
+	r.seed, r.seen = maphash.MakeSeed(), make(map[uint64]bool)
 	f.counts, f.listed = make(map[string]uint64), make(map[string]bool)
 	if r.only == nil { // what other hosts know is to be known here before it begins; servers that are down show below
 		r.c.Check(ctx)

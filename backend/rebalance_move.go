@@ -88,16 +88,17 @@ func (r *rebalance) read(all []*copies) {
 	}
 }
 
-// isFirst tells whether the session is met for the first time.
+// isFirst tells whether the session is met for the first time. The caller holds mu.
 func (r *rebalance) isFirst(o *copies) bool {
 	h := maphash.String(r.seed, string(o.id))
 	if _, ok := r.seen[h]; ok {
 		return false
 	}
 	if len(r.seen) < listSeen {
-		r.seen[h] = struct{}{}
+		r.seen[h] = false
 		return true
 	}
+	// Of more than are remembered those are taken for known that a server has which was listed before.
 	return !slices.ContainsFunc(o.list, func(f found) bool { return f.item.found && r.found.listed[f.s.name] })
 }
 
@@ -228,10 +229,15 @@ func (r *rebalance) leave(left *map[sessfs.ID]misplaced, m misplaced) {
 	(*left)[m.id] = m
 }
 
-// moved counts a session. The caller holds mu.
+// moved counts a session, once. The caller holds mu.
 func (r *rebalance) moved(m misplaced) {
-	if !m.live {
+	h := maphash.String(r.seed, string(m.id))
+	before, seen := r.seen[h]
+	if !m.live || before {
 		return
+	}
+	if seen {
+		r.seen[h] = true
 	}
 	r.p.Moved++
 	r.report.Moved++
