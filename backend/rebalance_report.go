@@ -9,14 +9,14 @@ import (
 
 // rebalanced is what a search of all servers found.
 type rebalanced struct {
-	lists       history
-	present     list
-	counts      map[string]uint64 // sessions, by the server's name
-	unreachable map[string]bool   // servers that could not be listed, by name
-	complete    bool              // every session that was found is where the present list says
-	dryRun      bool
-	begun, now  time.Time
-	lifetime    time.Duration
+	lists      history
+	present    list
+	counts     map[string]uint64 // sessions, by the server's name
+	listed     map[string]bool   // the names of servers that were searched to their end
+	complete   bool              // every session that was found is where the present list says
+	dryRun     bool
+	begun, now time.Time
+	lifetime   time.Duration
 }
 
 // drop marks the lists that nobody needs any more, and returns them. lists keeps the marks.
@@ -40,10 +40,10 @@ func (r *rebalanced) isPresent(l list) bool {
 	return history{r.present}.find(l) != nil
 }
 
-// unseen names a server of the list that could not be searched: it may have sessions that no other server has.
+// unseen names a server of the list that was not searched: it may have sessions that no other server has.
 func (r *rebalanced) unseen(l list) string {
 	for _, s := range l.Servers {
-		if r.unreachable[s.Name] {
+		if !r.listed[s.Name] {
 			return s.Name
 		}
 	}
@@ -66,7 +66,7 @@ func (r *rebalanced) servers() []RebalanceServer {
 	}
 	for i := range all {
 		if all[i].Present {
-			if r.unreachable[all[i].Name] {
+			if !r.listed[all[i].Name] {
 				all[i].Why = "it does not answer"
 			}
 			continue
@@ -82,8 +82,14 @@ func (r *rebalanced) release(s *RebalanceServer) {
 	s.Off = r.now
 	helps := true // that time passes, and then another search
 	var again time.Time
-	for _, l := range r.lists.alive(r.now, r.lifetime) {
+	for _, l := range r.lists.expire(r.now, r.lifetime) {
 		if !slices.ContainsFunc(l.Servers, func(o listServer) bool { return o.Name == s.Name }) {
+			continue
+		}
+		if !l.alive(r.now, r.lifetime) {
+			if learned := time.UnixMilli(l.Moved).Add(listRefresh); learned.After(s.Off) {
+				s.Off, s.Why = learned, "all hosts know by then that it is not needed"
+			}
 			continue
 		}
 		if end := l.ends(r.lifetime); end.After(s.Off) {

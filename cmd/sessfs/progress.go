@@ -37,6 +37,9 @@ func newProgressBar() *progressBar {
 	return p
 }
 
+// begin starts the reckoning of how much time is left.
+func (p *progressBar) begin() { p.begun = p.clock() }
+
 // show shows that done of total are done, and what else there is to say.
 func (p *progressBar) show(done, total uint64, text string) {
 	now := p.clock()

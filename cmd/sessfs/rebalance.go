@@ -71,7 +71,7 @@ func (r *rebalanceRequest) run(ctx context.Context, rebalance admin.RebalanceFun
 		enc.SetIndent("", "  ")
 		err = enc.Encode(report)
 	} else {
-		err = printRebalance(r.out, report, time.Now())
+		err = printRebalance(r.out, report, r.bar.clock())
 	}
 	if err != nil {
 		return err
@@ -85,28 +85,45 @@ func (r *rebalanceRequest) run(ctx context.Context, rebalance admin.RebalanceFun
 // untilDone rebalances once; with --wait again, at the times when that may free the servers that were removed.
 func (r *rebalanceRequest) untilDone(ctx context.Context, rebalance admin.RebalanceFunc) (backend.RebalanceReport, error) {
 	for {
+		r.bar.begin()
 		report, err := rebalance(ctx, r.options, func(p backend.RebalanceProgress) { r.bar.show(p.Done, p.Total, rebalanceText(p)) })
 		if err != nil || !r.wait || r.options.DryRun {
 			return report, err
 		}
-		var again time.Time
+		var again, off time.Time
 		for _, s := range report.Servers {
 			if s.Again.After(again) {
 				again = s.Again
 			}
+			if s.Off.After(off) {
+				off = s.Off
+			}
 		}
-		if again.IsZero() {
+		switch {
+		case !again.IsZero():
+			err = r.until(ctx, again, "seconds until it is certain that no host has the old list")
+		case report.Complete():
+			return report, r.until(ctx, off, "seconds until all removed servers may be switched off")
+		default:
 			return report, nil
 		}
-		begun, now := r.bar.clock(), r.bar.clock()
-		for now.Before(again) {
-			r.bar.show(uint64(now.Sub(begun)/time.Second), uint64(again.Sub(begun)/time.Second), "seconds until it is certain that no host has the old list")
-			if err := r.sleep(ctx, min(time.Second, again.Sub(now))); err != nil {
-				return report, err
-			}
-			now = r.bar.clock()
+		if err != nil {
+			return report, err
 		}
 	}
+}
+
+// until waits for a time, and shows how long that lasts.
+func (r *rebalanceRequest) until(ctx context.Context, end time.Time, text string) error {
+	r.bar.begin()
+	begun := r.bar.begun
+	for now := begun; now.Before(end); now = r.bar.clock() {
+		r.bar.show(uint64(now.Sub(begun)/time.Second), uint64(end.Sub(begun)/time.Second), text)
+		if err := r.sleep(ctx, min(time.Second, end.Sub(now))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -172,7 +189,7 @@ func switchOff(s backend.RebalanceServer, now time.Time) string {
 	case s.Off.IsZero():
 		text = "not yet"
 	case !s.Off.After(now):
-		text = "now"
+		return "now"
 	default:
 		text = "from " + s.Off.Local().Format(time.DateTime)
 	}

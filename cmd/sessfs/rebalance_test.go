@@ -143,7 +143,7 @@ func TestRebalanceWaits(t *testing.T) {
 	reports := []backend.RebalanceReport{
 		{Servers: []backend.RebalanceServer{{Name: "a", Again: first}, {Name: "b", Again: first.Add(-time.Second)}}},
 		{Servers: []backend.RebalanceServer{{Name: "a", Again: first.Add(10 * time.Second)}}}, // a host had it still
-		{Sessions: 3, Servers: []backend.RebalanceServer{{Name: "a", Off: first}, {Name: "b", Why: "it did not answer"}}},
+		{Sessions: 3, Servers: []backend.RebalanceServer{{Name: "a", Off: first.Add(30 * time.Second), Why: "hosts learn it"}, {Name: "b", Off: first}, {Name: "c", Present: true}}},
 	}
 	var at []time.Duration
 	begun := *now
@@ -162,9 +162,18 @@ func TestRebalanceWaits(t *testing.T) {
 	if want := []time.Duration{0, 3 * time.Second, 13 * time.Second}; !slices.Equal(at, want) {
 		t.Errorf("it came at %v, want %v", at, want)
 	}
-	if !strings.Contains(progress.String(), "1 of 3") || strings.Count(out.String(), "SWITCH OFF") != 1 || !strings.Contains(out.String(), "3 sessions") {
+	if end := now.Sub(begun); end != 33*time.Second || strings.Contains(out.String(), "hosts learn it") {
+		t.Errorf("it ended after %v, before the last server may be switched off:\n%s", end, &out)
+	}
+	if !strings.Contains(progress.String(), "1 of 3  2s left") || !strings.Contains(progress.String(), "4 of 10  6s left") || strings.Count(out.String(), "SWITCH OFF") != 1 || !strings.Contains(out.String(), "3 sessions") {
 		t.Errorf("progress\n%q\noutput\n%s", progress, &out)
 	}
+	reports = append([]backend.RebalanceReport{{Failed: 1, Servers: []backend.RebalanceServer{{Name: "a", Off: now.Add(time.Hour)}}}}, reports...)
+	at = nil
+	if err := r.run(context.Background(), rebalance); err == nil || len(at) != 1 || now.Sub(begun) != 33*time.Second {
+		t.Errorf("some failed: it came at %v, and ended %v after that: %v", at, now.Sub(begun), err)
+	}
+	reports = reports[1:]
 	for _, r := range []rebalanceRequest{{bar: p, out: &out}, {bar: p, out: &out, wait: true, options: backend.RebalanceOptions{DryRun: true}}} {
 		at = nil
 		if err := r.run(context.Background(), rebalance); err != nil || len(at) != 1 {
