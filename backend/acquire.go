@@ -49,7 +49,7 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 		t.giveBack()
 		return nil, v, err
 	}
-	t.hold.change(t.copies())
+	t.hold.change(t.copies(), t.views)
 	t.freeLeft(t.hold)
 	if t.stoodIn {
 		c.standIns.Add(1)

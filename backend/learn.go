@@ -100,7 +100,7 @@ func (c *Cluster) rebuild(present *view, now time.Time) {
 			at := slices.IndexFunc(pool, func(s *server) bool { return s.name == ls.Name })
 			if at < 0 {
 				at = len(pool)
-				pool = append(pool, c.newServer(Server{Name: ls.Name, Network: ls.Network, Address: ls.Address, Weight: ls.Weight}))
+				pool = append(pool, c.newServer(Server(ls)))
 			}
 			v.nodes, v.servers = append(v.nodes, node{ls.Name, ls.Weight}), append(v.servers, pool[at])
 		}

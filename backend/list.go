@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sessfs"
@@ -39,27 +41,80 @@ type listed struct {
 	expires time.Time
 }
 
-// List implements sessfs.Backend, one server after the other. One that fails makes the whole listing fail, but not
+// List implements sessfs.Backend, all servers at once. Of copies the first that is found is told, but where they may
+// differ, which is looked up. A server that fails makes the whole listing fail where sessions may be on it alone, but not
 // before the others were listed.
 func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
-	var errs []error
-	for _, s := range c.servers() {
-		var stop error
-		err := s.list(ctx, listPause, func(e sessfs.Entry) error {
-			stop = fn(e)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	servers := c.servers()
+	var mu sync.Mutex
+	var stop error                    // fn's, guarded by mu
+	seen := make(map[uint64]struct{}) // hashes of ids, guarded by mu; beyond listSeen a session may be told twice
+	seed, differ := maphash.MakeSeed(), c.mayDiffer()
+	_, errs := each(servers, func(s *server) (struct{}, error) {
+		return struct{}{}, s.list(ctx, listPause, func(e sessfs.Entry) error {
+			h := maphash.String(seed, string(e.ID))
+			mu.Lock()
+			_, twice := seen[h]
+			if len(servers) > 1 && len(seen) < listSeen {
+				seen[h] = struct{}{}
+			}
+			mu.Unlock()
+			if twice {
+				return nil
+			}
+			if differ {
+				if now, err := c.Read(ctx, e.ID); err == nil {
+					e.State, e.Attr, e.Size = now.State, now.Attr, int64(len(now.Data))
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if stop == nil && e.State != sessfs.Missing {
+				if stop = fn(e); stop != nil {
+					end()
+				}
+			}
 			return stop
 		})
-		if stop != nil {
-			return stop
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listing sessions: %w", err))
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	})
+	if stop != nil {
+		return stop
+	}
+	if c.canMiss(servers, errs) {
+		return nil
 	}
 	return errors.Join(errs...)
+}
+
+// mayDiffer tells whether copies may be older than others, or missing where they belong.
+func (c *Cluster) mayDiffer() bool {
+	if !c.copies() {
+		return false
+	}
+	for _, s := range c.servers() {
+		if s.down() || s.mending.left.Load() != 0 {
+			return true
+		}
+	}
+	return len(*c.views.Load()) > 1
+}
+
+// canMiss tells whether the servers that failed are so few that every session was found on another one.
+func (c *Cluster) canMiss(servers []*server, errs []error) bool {
+	for _, v := range *c.views.Load() {
+		failed := 0
+		for i, s := range servers {
+			if errs[i] != nil && slices.Contains(v.servers, s) {
+				failed++
+			}
+		}
+		if failed >= v.replicas {
+			return false
+		}
+	}
+	return true
 }
 
 // list calls fn for every record of a server. An item that was read is not dumped until the server has moved it in its LRU,

@@ -112,6 +112,7 @@ type hold struct {
 
 	mu      sync.Mutex
 	members []copied // guarded by mu; replaced, never changed
+	views   *[]*view // guarded by mu: by which they were chosen
 	over    bool     // guarded by mu: it was given back
 }
 
@@ -122,13 +123,20 @@ func (h *hold) list() []copied {
 }
 
 // change replaces the members, unless the lock was given back meanwhile.
-func (h *hold) change(members []copied) bool {
+func (h *hold) change(members []copied, views *[]*view) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.over {
-		h.members = members
+		h.members, h.views = members, views
 	}
 	return !h.over
+}
+
+// current tells whether the members were chosen by the lists of servers that count now.
+func (h *hold) current() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.views == h.c.views.Load()
 }
 
 // note notes with which cas a member has the lock now.

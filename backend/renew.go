@@ -31,7 +31,7 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 	if err := r.touch(); err != nil {
 		return err
 	}
-	if len(r.out) > 0 {
+	if len(r.out) > 0 || !h.current() {
 		if err := r.move(); err != nil {
 			return err
 		}
@@ -40,7 +40,8 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 	return nil
 }
 
-// move takes the lock on another set, after a member failed. The new members get the session, too.
+// move takes the lock on another set, after a member failed or the list of servers changed. The new members get the
+// session, too.
 func (r *renewal) move() error {
 	t := &taking{operation: r.operation, hold: r.hold, exptime: leaseSeconds(r.lease), begun: time.Now()}
 	for _, m := range r.hold.list() {
@@ -57,7 +58,7 @@ func (r *renewal) move() error {
 	if !held {
 		return lockLost(r.id, t.members[0].s, "renewing the lock of")
 	}
-	if !r.hold.change(t.copies()) {
+	if !r.hold.change(t.copies(), t.views) {
 		t.giveBack()
 		return lockLost(r.id, t.members[0].s, "renewing the lock of")
 	}
@@ -184,7 +185,7 @@ func (o *operation) replace(members []*server, h *hold) ([]*server, error) {
 			held[i] = before[at]
 		}
 	}
-	if !h.change(held) {
+	if !h.change(held, o.views) {
 		return nil, lockLost(o.id, set[0], "using")
 	}
 	for _, m := range before {

@@ -82,6 +82,7 @@ type operation struct {
 	also     []*server // that are members whatever the views say
 	left     []*server // that were members and may have the lock still
 	changes  uint64    // Cluster.changes when the set was chosen
+	views    *[]*view  // by which it was chosen
 }
 
 func (c *Cluster) operation(id sessfs.ID) operation {
@@ -92,8 +93,8 @@ func (c *Cluster) operation(id sessfs.ID) operation {
 func (o *operation) set() ([]*server, error) {
 	var set []*server
 	now := sessfs.Boottime()
-	o.changes = o.c.changes.Load()
-	for _, v := range *o.c.views.Load() {
+	o.changes, o.views = o.c.changes.Load(), o.c.views.Load()
+	for _, v := range *o.views {
 		var enough bool
 		if set, enough = o.choose(v, set, now); !enough {
 			return nil, o.tooFew(v)

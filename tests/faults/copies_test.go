@@ -73,21 +73,6 @@ func (g *group) mended() {
 	})
 }
 
-// noticed waits until every host sees that a server is down.
-func (g *group) noticed(m *testkit.Memcached) {
-	g.t.Helper()
-	testkit.Until(g.t, 30*time.Second, "the server's end is noticed", func() bool {
-		for _, h := range g.hosts {
-			for _, s := range status(g.t, h).Servers {
-				if s.Address == m.Addr && s.Up {
-					return false
-				}
-			}
-		}
-		return true
-	})
-}
-
 // all runs one PHP process that starts so many sessions and compares what is in them. It prints how many were right, and
 // how long the slowest start took and how many took long.
 const all = `
