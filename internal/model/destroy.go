@@ -127,9 +127,3 @@ func (r *run) background(h, i int) {
 		x.told = nothing
 	}
 }
-
-// quiet reports whether nothing of another host is on its way.
-func (r *run) quiet(h int) bool {
-	p := r.s.host[1-h].phase
-	return p == idle || p == dead
-}
