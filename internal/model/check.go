@@ -101,7 +101,7 @@ func (r *run) checkState() {
 			continue
 		}
 		set, ok := w.choose(s, down, 0)
-		if !ok {
+		if !ok || w.off(s, set) {
 			continue
 		}
 		best, _, ask := w.Rules.best(&found, set, w.Flip)

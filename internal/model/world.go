@@ -238,3 +238,13 @@ func (w *World) join(s *state, set, down, cut uint8) (more uint8) {
 	}
 	return more
 }
+
+// off reports whether a server of the set has died and is not up again.
+func (w *World) off(s *state, set uint8) bool {
+	for i := range w.Servers {
+		if set&(1<<i) != 0 && s.srv[i].young == isOff {
+			return true
+		}
+	}
+	return false
+}
