@@ -16,15 +16,15 @@ func (r *run) bury(h int) {
 		r.elsewhere(h)
 		return
 	}
-	best, _, _ := r.best(h)
-	if x.put == nothing && best == nothing {
-		r.destroyed(h, nothing)
-		return
-	}
 	if more := r.short(h); more != 0 {
 		x.set |= more
 		x.phase = reading
 		r.send(h, opRead, more)
+		return
+	}
+	best, _, _ := r.best(h)
+	if x.put == nothing && best == nothing {
+		r.destroyed(h, nothing)
 		return
 	}
 	if !u.Tombstone {
