@@ -42,7 +42,7 @@ func (r *run) checkRead(rec record, h int, set uint8) {
 		if s.destroying == 0 {
 			r.broken(LostSession, "%s reads nothing", who)
 		}
-	case h >= 0 && s.host[h].early != 0:
+	case h >= 0 && s.host[h].early&beforeDestroy != 0:
 	case rec.live() && i == 0 && s.destroyed != 0:
 		r.broken(Comeback, "%s reads %v", who, rec)
 	case i == 0 && s.acked[1] != 0, rec.live() && s.acked[i]&^rec.commits() != 0:
@@ -75,7 +75,7 @@ func (r *run) checkDestroyed(h int, best record) {
 	}
 	r.s.destroyed = 1
 	if o := &r.s.host[1-h]; o.phase != idle {
-		o.early = 1
+		o.early |= beforeDestroy
 	}
 }
 
@@ -101,7 +101,7 @@ func (r *run) checkState() {
 			continue
 		}
 		set, ok := w.choose(s, down, 0)
-		if !ok {
+		if !ok || w.off(s, set) {
 			continue
 		}
 		best, _, ask := w.Rules.best(&found, set, w.Flip)

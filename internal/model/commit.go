@@ -194,6 +194,9 @@ func (r *run) acknowledge(h int) {
 	r.checkAcknowledged(h)
 	if gone := x.base.where() &^ x.set; gone != 0 {
 		x.drop, x.told = gone, x.ours
+		if o := &r.s.host[1-h]; o.phase != idle {
+			o.early |= beforeCommit
+		}
 	}
 	r.end(h)
 }

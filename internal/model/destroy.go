@@ -16,15 +16,15 @@ func (r *run) bury(h int) {
 		r.elsewhere(h)
 		return
 	}
-	best, _, _ := r.best(h)
-	if x.put == nothing && best == nothing {
-		r.destroyed(h, nothing)
-		return
-	}
 	if more := r.short(h); more != 0 {
 		x.set |= more
 		x.phase = reading
 		r.send(h, opRead, more)
+		return
+	}
+	best, _, _ := r.best(h)
+	if x.put == nothing && best == nothing {
+		r.destroyed(h, nothing)
 		return
 	}
 	if !u.Tombstone {
@@ -126,10 +126,4 @@ func (r *run) background(h, i int) {
 	if x.drop|x.tell == 0 {
 		x.told = nothing
 	}
-}
-
-// quiet reports whether nothing of another host is on its way.
-func (r *run) quiet(h int) bool {
-	p := r.s.host[1-h].phase
-	return p == idle || p == dead
 }

@@ -93,7 +93,7 @@ func (r *run) do(a action) bool {
 		}
 		r.arrive(h, i)
 	case actBackground:
-		if (x.drop|x.tell)&bit&^x.cut == 0 || x.phase == dead || x.drop&bit != 0 && r.w.Rules.DropLater && !r.quiet(h) {
+		if (x.drop|x.tell)&bit&^x.cut == 0 || x.phase == dead || x.drop&bit != 0 && r.w.Rules.DropLater && r.s.host[1-h].early&beforeCommit != 0 && r.s.host[1-h].phase != dead {
 			return false
 		}
 		r.background(h, i)

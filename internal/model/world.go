@@ -128,6 +128,11 @@ const (
 	dead
 )
 
+const (
+	beforeDestroy uint8 = 1 << iota // a destroy
+	beforeCommit                    // a commit of the other host that left copies behind
+)
+
 type host struct {
 	seen, late            [maxServers]record // what was read where; writes that may still arrive
 	base, ours, put, told record             // built on; to be stored; mended or tombstone; of background work
@@ -137,7 +142,7 @@ type host struct {
 	failed, seq, cut      uint8
 	drop, tell, num       uint8 // background work left: copies to delete, servers to tell of a tombstone; commits so far
 	holds, ended          uint8
-	early                 uint8 // began before a destroy was acknowledged
+	early                 uint8 // began before something was acknowledged
 	fresh                 uint8 // the renewal was sent after the lease had ended
 }
 
@@ -232,4 +237,14 @@ func (w *World) join(s *state, set, down, cut uint8) (more uint8) {
 		more |= first(old&down&^cut, max(0, w.need()-count((set|more)&^young)))
 	}
 	return more
+}
+
+// off reports whether a server of the set has died and is not up again.
+func (w *World) off(s *state, set uint8) bool {
+	for i := range w.Servers {
+		if set&(1<<i) != 0 && s.srv[i].young == isOff {
+			return true
+		}
+	}
+	return false
 }
