@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -40,11 +41,13 @@ type binary struct {
 	name, path string
 	version    string
 	keeps      bool // it knows lock.keep
+	copies     bool // it knows replicas: 2
 }
 
 const (
 	kindSessfs   = "sessfs"
 	kindTwo      = "sessfs-2"
+	kindCopies   = "sessfs-copies"
 	kindEmbedded = "sessfs-embedded"
 	kindKeep     = "sessfs-keep"
 	kindLarge    = "sessfs-large"
@@ -84,10 +87,15 @@ func binaries(ctx context.Context, flags []string) (all []*binary, err error) {
 		}
 		b.version = strings.TrimSpace(string(out))
 		file := filepath.Join(dir, "config.yaml")
-		if err := os.WriteFile(file, []byte(configuration(dir, dir, keepYAML, nil)), 0o644); err != nil {
+		accepts := func(yaml string, copies int, servers ...*server) bool {
+			err = cmp.Or(err, os.WriteFile(file, []byte(configuration(dir, dir, yaml, copies, servers)), 0o644))
+			return err == nil && exec.CommandContext(ctx, b.path, "config", "check", file).Run() == nil
+		}
+		b.keeps = accepts(keepYAML, 1)
+		b.copies = accepts("", 2, &server{via: "127.0.0.1:1"}, &server{via: "127.0.0.1:2"})
+		if err != nil {
 			return nil, err
 		}
-		b.keeps = exec.CommandContext(ctx, b.path, "config", "check", file).Run() == nil
 		for _, other := range all {
 			if other.name == b.name {
 				return nil, fmt.Errorf("two binaries are called %q: name them with -sessfs NAME=PATH", b.name)
@@ -105,19 +113,22 @@ func candidates(bins []*binary) (all []*candidate) {
 		if len(bins) > 1 {
 			suffix, name = "@"+b.name, " ["+b.name+"]"
 		}
-		add := func(kind, title, note, yaml string, servers int, more ...string) {
+		add := func(kind, title, note, yaml string, servers, copies int, more ...string) {
 			all = append(all, &candidate{key: kind + suffix, title: title + name, binary: b, kind: kind, note: note, needs: []*tool{toolMemcached},
 				start: func(ctx context.Context, s *scope, l *lab, sc *scenario) (*target, error) {
-					return startSessfs(ctx, s, l, sc, b, yaml, servers, more)
+					return startSessfs(ctx, s, l, sc, b, yaml, servers, copies, more)
 				}})
 		}
-		add(kindSessfs, "sessfs", "one memcached, item limit 1 MiB", "", 1)
-		add(kindTwo, "sessfs, 2 servers", "two memcached, item limit 1 MiB", "", 2)
-		if b.keeps {
-			add(kindKeep, "sessfs, lock.keep", "one memcached, lock.keep 2s", keepYAML, 1)
+		add(kindSessfs, "sessfs", "one memcached, item limit 1 MiB", "", 1, 1)
+		add(kindTwo, "sessfs, 2 servers", "two memcached, each session on one (replicas: 1)", "", 2, 1)
+		if b.copies {
+			add(kindCopies, "sessfs, 2 copies", "two memcached, each session on both (replicas: 2, the default)", "", 2, 2)
 		}
-		add(kindEmbedded, "sessfs, embedded", "sessions in the daemon, no server: the floor", "", 0)
-		add(kindLarge, "sessfs, -I 4m", "one memcached with the item limit of the peers' servers (-I 4m)", "", 1, "-I", "4m")
+		if b.keeps {
+			add(kindKeep, "sessfs, lock.keep", "one memcached, lock.keep 2s", keepYAML, 1, 1)
+		}
+		add(kindEmbedded, "sessfs, embedded", "sessions in the daemon, no server: the floor", "", 0, 1)
+		add(kindLarge, "sessfs, -I 4m", "one memcached with the item limit of the peers' servers (-I 4m)", "", 1, 1, "-I", "4m")
 	}
 	return append(all,
 		peer(kindLocked, "php-memcached locked", "the extension's and Debian's defaults: sess_locking=1, binary protocol, a connection for each request; sess_lock_retries=200 of 150 ms",
@@ -135,7 +146,7 @@ func candidates(bins []*binary) (all []*candidate) {
 	)
 }
 
-func startSessfs(ctx context.Context, s *scope, l *lab, sc *scenario, b *binary, yaml string, servers int, more []string) (*target, error) {
+func startSessfs(ctx context.Context, s *scope, l *lab, sc *scenario, b *binary, yaml string, servers, copies int, more []string) (*target, error) {
 	t := &target{}
 	for range servers {
 		srv, err := startMemcached(ctx, s, more...)
@@ -148,7 +159,7 @@ func startSessfs(ctx context.Context, s *scope, l *lab, sc *scenario, b *binary,
 		return nil, err
 	}
 	for range max(1, sc.mounts) {
-		h, err := startHost(ctx, s, l, b.path, yaml, t.servers...)
+		h, err := startHost(ctx, s, l, b.path, yaml, copies, t.servers...)
 		if err != nil {
 			return nil, err
 		}

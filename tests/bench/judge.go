@@ -84,6 +84,12 @@ func (r *report) judge(b *binary, several bool) (rows []row) {
 		}
 		return row
 	}
+	copies := func(what string, judge func(string) row) row {
+		if !b.copies {
+			return row{What: what, Measured: "this sessfs has no copies", Verdict: notMeasured}
+		}
+		return judge(what)
+	}
 	rows = append(rows,
 		r.compare("8 processes, 1 kB: against php-memcached locked", "8p-1k", ours, kindLocked, 1.3),
 		r.compare("the same: against pecl-memcache", "8p-1k", ours, kindPecl, 1.1),
@@ -98,6 +104,8 @@ func (r *report) judge(b *binary, several bool) (rows []row) {
 		r.compare("8 processes, 1 MB, item limit 1 MiB: against php-memcached with 4 MiB", "8p-1m", ours, kindLocked, 1.0),
 		r.compare("the same, both with 4 MiB", "8p-1m", key(kindLarge), kindLocked, 1.0),
 		r.resident(ours),
+		copies("8 processes, 1 kB, 2 copies: against 1 copy on the same 2 servers", func(what string) row { return r.compare(what, "8p-1k", key(kindCopies), key(kindTwo), 0.8) }),
+		copies("round trips waited for in a warm request with 2 copies", func(what string) row { return r.trips(what, key(kindCopies), 2) }),
 		r.trips("round trips waited for in a warm request", ours, 2),
 		keep("the same, lock.keep", r.trips("the same, lock.keep", kept, 1)))
 	return rows

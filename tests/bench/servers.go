@@ -128,7 +128,7 @@ type host struct {
 }
 
 // startHost mounts sessfs; more is further YAML at the top level.
-func startHost(ctx context.Context, s *scope, l *lab, binary, more string, servers ...*server) (*host, error) {
+func startHost(ctx context.Context, s *scope, l *lab, binary, more string, copies int, servers ...*server) (*host, error) {
 	base, err := l.make(l.dir, "host")
 	if err != nil {
 		return nil, err
@@ -137,7 +137,7 @@ func startHost(ctx context.Context, s *scope, l *lab, binary, more string, serve
 	if err := os.Mkdir(h.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(h.config, []byte(configuration(base, h.dir, more, servers)), 0o644); err != nil {
+	if err := os.WriteFile(h.config, []byte(configuration(base, h.dir, more, copies, servers)), 0o644); err != nil {
 		return nil, err
 	}
 	if h.process, err = startProcess(exec.Command(binary, "mount", "--foreground", "--require-servers", "--config", h.config)); err != nil {
@@ -154,11 +154,11 @@ func startHost(ctx context.Context, s *scope, l *lab, binary, more string, serve
 	return h, h.until(ctx, 30*time.Second, "it was mounted", func() bool { return mounted(h.dir) })
 }
 
-func configuration(base, mountpoint, more string, servers []*server) string {
+func configuration(base, mountpoint, more string, copies int, servers []*server) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mountpoint: %s\nadmin: {socket: %s}\n%s\n", mountpoint, filepath.Join(base, "admin.sock"), more)
 	if len(servers) > 0 {
-		b.WriteString("cache:\n  servers:\n")
+		fmt.Fprintf(&b, "cache:\n  replicas: %d\n  servers:\n", copies)
 		for i, srv := range servers {
 			fmt.Fprintf(&b, "    - {name: cache%d, address: %q}\n", i+1, srv.via)
 		}
