@@ -24,15 +24,18 @@ const (
 	mendEvery  = time.Second
 	mendClaim  = 15 * time.Second // a claim that is not renewed ends
 	mendResult = 10 * time.Minute // how long it is told that the work is done
+	mendPause  = time.Minute      // longest time between attempts that fail
 	mendUnseen = -1               // it is not known how much is left
 )
 
 // mending is what is known of a server's need.
 type mending struct {
 	needed atomic.Bool
-	left   atomic.Int64 // sessions to be looked at; mendUnseen
-	first  string       // the claim that was found at first; the mender's own
-	looked bool         // first holds; the mender's own
+	left   atomic.Int64  // sessions to be looked at; mendUnseen
+	first  string        // the claim that was found at first; the mender's own
+	looked bool          // first holds; the mender's own
+	pause  time.Duration // after a failure; the mender's own, like next
+	next   time.Time     // when it is tried again
 }
 
 // mendSoon notes that a server may have missed something.
@@ -68,7 +71,7 @@ func (c *Cluster) keepMending() {
 		}
 		again := false
 		for _, s := range c.servers() {
-			if s.mending.needed.Load() && !s.down() {
+			if s.mending.needed.Load() && !s.down() && !time.Now().Before(s.mending.next) {
 				c.mendServer(s)
 			}
 			again = again || s.mending.needed.Load()
@@ -126,6 +129,8 @@ func (c *Cluster) mendServer(s *server) {
 	}
 	if err != nil {
 		m.needed.Store(true)
+		m.pause = min(max(2*m.pause, mendEvery), mendPause)
+		m.next = time.Now().Add(m.pause)
 		if !errors.Is(err, context.Canceled) {
 			c.log.Warn("a cache server that came back has not got all copies yet; it is tried again", "server", s.name, "err", err)
 		}
@@ -142,7 +147,7 @@ func (c *Cluster) mendServer(s *server) {
 func (m *mending) end() {
 	m.needed.Store(false)
 	m.left.Store(0)
-	m.looked = false
+	m.looked, m.pause = false, 0
 }
 
 // mendAll copies what s misses.
