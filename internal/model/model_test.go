@@ -53,7 +53,7 @@ func small() (out []World) {
 		}
 	}
 	add(func(w *World) { w.Faults, w.Patient = Restart, true })
-	add(func(w *World) { w.Faults, w.Patient = Unreachable, true })
+	add(func(w *World) { w.Scripts, w.Faults, w.Patient = watched, Unreachable, true })
 	add(func(w *World) { w.Faults, w.Renews = Pause, true })
 	for _, f := range []Fault{Restart, Crash, Unreachable, Cut, Lost} {
 		add(func(w *World) {
