@@ -168,7 +168,6 @@ func (r *run) each(s *state, a action, f func()) {
 		if !r.do(a) {
 			return
 		}
-		r.checkState()
 		f()
 		r.s = *s
 		n := len(r.picks)
@@ -220,14 +219,19 @@ func (w *World) Explore() Result {
 		moved, broken := false, false
 		for _, a := range actions {
 			r.each(&s, a, func() {
-				moved = true
+				if moved = true; broken {
+					return
+				}
 				k := keyOf(&r.s)
-				if _, ok := seen[k]; ok || broken {
+				_, known := seen[k]
+				if !known {
+					r.checkState()
+				}
+				if broken = r.kind != ""; known && !broken {
 					return
 				}
 				seen[k] = struct{}{}
 				nodes = append(nodes, node{r.s, int32(n), a})
-				broken = r.kind != ""
 			})
 			if broken {
 				last := len(nodes) - 1

@@ -53,8 +53,9 @@ func small() (out []World) {
 		}
 	}
 	add(func(w *World) { w.Faults, w.Patient = Restart, true })
-	add(func(w *World) { w.Faults, w.Patient = Unreachable, true })
+	add(func(w *World) { w.Scripts, w.Faults, w.Patient = watched, Unreachable, true })
 	add(func(w *World) { w.Faults, w.Renews = Pause, true })
+	add(func(w *World) { w.Scripts, w.Faults, w.Stale = [hosts][]Request{{}, {Destroy}}, Crash, 1 })
 	for _, f := range []Fault{Restart, Crash, Unreachable, Cut, Lost} {
 		add(func(w *World) {
 			w.Name, w.Scripts, w.Faults, w.Alone, w.Renews = "alone, "+faultNames[f], alone, f, true, true

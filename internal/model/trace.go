@@ -14,12 +14,15 @@ func (w *World) trace(nodes []node, n int) (Kind, []string) {
 	kind, breach := Kind(""), ""
 	for j := len(way) - 1; j > 0; j-- {
 		from, to := nodes[way[j]].s, &nodes[way[j-1]]
-		found := false
+		found, told := false, len(out)
 		r.s = from
 		r.each(&from, to.by, func() {
-			if !found && r.s == to.s {
+			if r.s != to.s {
+				return
+			}
+			if r.checkState(); !found || kind == "" && r.kind != "" {
 				found, kind, breach = true, r.kind, r.breach
-				out = append(out, r.words...)
+				out = append(out[:told], r.words...)
 			}
 		})
 	}
