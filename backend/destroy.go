@@ -53,7 +53,7 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Hold
 
 // burial is how far a tombstone is above what it replaces: no commit that was on its way reaches it, and all above it is
 // built on it.
-const burial = 1 << 16
+const burial = 1 << 12
 
 // tombstone makes one above the record b; nil: there is none that can be read.
 func (o *operation) tombstone(b *found, list []found) *found {

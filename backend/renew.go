@@ -28,10 +28,11 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 			r.members = append(r.members, m.s)
 		}
 	}
-	if err := r.touch(); err != nil {
+	again, err := r.touch()
+	if err != nil {
 		return err
 	}
-	if len(r.out) > 0 || !h.current() {
+	if again || len(r.out) > 0 || !h.current() {
 		if err := r.move(); err != nil {
 			return err
 		}
@@ -40,8 +41,8 @@ func (c *Cluster) Renew(ctx context.Context, l *sessfs.Lease) error {
 	return nil
 }
 
-// move takes the lock on another set, after a member failed or the list of servers changed. The new members get the
-// session, too.
+// move takes the lock on another set, after a member failed or the list of servers changed, or on the same one, after a
+// member was restarted. Those that miss the session get it, too.
 func (r *renewal) move() error {
 	t := &taking{operation: r.operation, hold: r.hold, exptime: leaseSeconds(r.lease), begun: time.Now()}
 	for _, m := range r.hold.list() {
@@ -74,10 +75,10 @@ type renewal struct {
 	members []*server // that are not down
 }
 
-// touch makes the lock last longer on the members, and puts it back where it is missing.
-func (r *renewal) touch() error {
+// touch makes the lock last longer on the members, and puts it back where it is missing. It tells whether it was.
+func (r *renewal) touch() (missing bool, err error) {
 	if len(r.members) == 0 {
-		return nil
+		return false, nil
 	}
 	own := func(i item) bool { return ownLock(i, r.hold.token) }
 	r.c.together(len(r.members))
@@ -101,17 +102,17 @@ func (r *renewal) touch() error {
 		}
 	}
 	if len(free) == 0 {
-		return nil
+		return false, nil
 	}
 	if ours == 0 {
-		return lockLost(r.id, free[0], "renewing the lock of")
+		return true, lockLost(r.id, free[0], "renewing the lock of")
 	}
 	for i, l := range r.putLock(r.hold, free, r.lease) {
 		if l != nil && !own(l.lock) { // nil: it failed
-			return lockLost(r.id, free[i], "renewing the lock of")
+			return true, lockLost(r.id, free[i], "renewing the lock of")
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // putLock puts our lock on members that miss it, while another has had it all the time, which whoever took it meanwhile

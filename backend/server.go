@@ -130,8 +130,10 @@ func (s *server) downErrorLocked() error {
 	return s.fail(fmt.Errorf("%w (down since %s, asked again every %v)", s.reason, s.since.Format(time.TimeOnly), s.cl.retry()))
 }
 
-// young tells whether the server may have forgotten locks that are held.
-func (s *server) young(now int64) bool { return now < s.youngUntil.Load() }
+// young tells whether the server may have forgotten locks that are held, or may miss sessions.
+func (s *server) young(now int64) bool {
+	return now < s.youngUntil.Load() || s.mending.left.Load() != 0
+}
 
 // await waits for a try to connect. It returns neither when that was successful and a connection broke since.
 func (s *server) await(a *attempt, deadline time.Time) (*info, error) {

@@ -127,7 +127,7 @@ func (s *server) status(a serverStats) sessfs.ServerStatus {
 		Misses: number(m, "get_misses"), Connections: number(m, "curr_connections"), RoundTrips: s.trips.Load(),
 		Failures: s.failures.Load()}
 	st.ToMend = s.mending.left.Load()
-	st.Young = st.Up && s.young(sessfs.Boottime())
+	st.Young = st.Up && sessfs.Boottime() < s.youngUntil.Load()
 	st.Leaving = !slices.Contains((*s.cl.views.Load())[0].servers, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
