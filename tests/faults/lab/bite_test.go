@@ -13,7 +13,7 @@ func TestBite(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		double   func(host int) proxy.Double
-		tear     bool
+		how      string
 		abrupt   bool
 		checkers string
 	}{
@@ -23,7 +23,7 @@ func TestBite(t *testing.T) {
 		{name: "no tombstones", double: noTombstones, checkers: "revived register"},
 		{name: "destroyed and still there", double: deathless, checkers: "fresh revived register"},
 		{name: "locks that stay", double: lastingLocks, abrupt: true, checkers: "bounded"},
-		{name: "torn values", tear: true, checkers: "whole"},
+		{name: "torn values", how: "torn", checkers: "whole"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			quiet(t)
@@ -31,7 +31,7 @@ func TestBite(t *testing.T) {
 			if c.abrupt {
 				d += bounds.Wait
 			}
-			breaches := Run(t, Plan{Seed: drawn(), Time: d, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Double: c.double, Tear: c.tear, Abrupt: c.abrupt})
+			breaches := Run(t, Plan{Seed: drawn(), Time: d, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Double: c.double, How: c.how, Abrupt: c.abrupt})
 			said := make(map[string]int)
 			for _, b := range breaches {
 				said[b.Checker]++

@@ -31,8 +31,8 @@ type Plan struct {
 	Kills   time.Duration // about so often a PHP worker is killed; 0: never
 	Classes []Class       // of faults; none: no faults
 	Double  func(host int) proxy.Double
-	Tear    bool // the workers store torn values
-	Abrupt  bool // the workers are killed at the end, and what they leave is not looked at
+	How     string // something else that the workers do: see worker.php
+	Abrupt  bool   // the workers are killed at the end, and what they leave is not looked at
 }
 
 const (

@@ -3,6 +3,7 @@ package lab
 import (
 	"flag"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -17,7 +18,13 @@ var (
 	minutes = flag.Float64("minutes", 3, "how long faults are made")
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == clockVerb {
+		printTime()
+		return
+	}
+	testkit.Main(m)
+}
 
 // quiet fails the test when it leaves a goroutine behind. It comes first, so that its check comes last.
 func quiet(t *testing.T) {

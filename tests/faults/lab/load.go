@@ -52,8 +52,8 @@ func (l *Lab) startLoad() {
 func (l *Lab) startWorker(h *host) {
 	l.t.Helper()
 	args := []string{l.load.stop, fmt.Sprint(l.plan.Pace.Microseconds())}
-	if l.plan.Tear {
-		args = append(args, "tear")
+	if l.plan.How != "" {
+		args = append(args, l.plan.How)
 	}
 	l.runWorker(h, args...)
 }

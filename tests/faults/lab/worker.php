@@ -1,11 +1,12 @@
 <?php
 // A PHP worker of the fault laboratory: it makes one request after the other, and notes on standard output what it is
 // about to do and what became of it, for history.Parse. Whatever is drawn comes from the seed.
-//   worker.php WORKER SEED STOP PACE [TEAR]      until the file STOP exists, about PACE microseconds between requests;
-//                                                with TEAR it stores values whose parts do not belong together
+//   worker.php WORKER SEED STOP PACE [HOW]       until the file STOP exists, about PACE microseconds between requests;
+//                                                HOW is torn: it stores values whose parts do not belong together;
+//                                                mortal: it uses sessions only that are destroyed all the time
 //   worker.php WORKER SEED read FILE             reads each session named in FILE once
 [, $worker, $seed, $stop, $pace] = $argv;
-$tear = isset($argv[5]);
+$how = $argv[5] ?? '';
 mt_srand(crc32("$seed/$worker"));
 $seq = 0;
 $warning = '';
@@ -30,13 +31,13 @@ function value(array $s): array {
     return [(string)($s['t'] ?? ''), (string)($s['p'] ?? ''), (int)($s['n'] ?? 0), !$whole];
 }
 
-// call does something that returns whether it succeeded, and tells when it ended, whether without a warning, and why not.
+// call does something that returns whether it succeeded, and tells when it ended, whether without a warning, and more.
 function call(callable $f): array {
     global $warning;
     $warning = '';
     $ok = $f();
     $at = hrtime(true);
-    return [$at, $ok && $warning === '', $warning ?: ($ok ? '' : 'false')];
+    return [$at, $ok && $warning === '', $warning ?: (is_string($ok) ? $ok : ($ok ? '' : 'false'))];
 }
 
 // start begins a session and returns what it holds; null: it failed.
@@ -61,12 +62,12 @@ function ends(string $kind, string $id, array $value, int $size, callable $f): v
 }
 
 function increment(string $id, int $size): void {
-    global $seq, $worker, $tear;
+    global $seq, $worker, $how;
     $got = start('increment', $id);
     if ($got === null) return;
     $token = "$worker.$seq";
     [$t, , $n] = $got;
-    $_SESSION = ['n' => $n + 1, 't' => $token, 'p' => $t, 'size' => $size, 'pad' => pad($tear ? 'torn' : $token, $size)];
+    $_SESSION = ['n' => $n + 1, 't' => $token, 'p' => $t, 'size' => $size, 'pad' => pad($how === 'torn' ? 'torn' : $token, $size)];
     // Mostly not at all, rarely for longer than a lease.
     $d = mt_rand(0, 999);
     if ($d >= 600) usleep($d < 900 ? mt_rand(1, 10000) : ($d < 997 ? mt_rand(20000, 100000) : 4000000));
@@ -83,7 +84,7 @@ function unlinks(string $id): void {
     ends('unlink', $id, ['', '', 0], 0, function () use ($id) {
         global $warning;
         $ok = unlink(session_save_path() . "/sess_$id");
-        if (!$ok && str_contains($warning, 'No such file')) { $warning = ''; return true; }
+        if (!$ok && str_contains($warning, 'No such file')) { $warning = ''; return 'missing'; }
         return $ok;
     });
 }
@@ -120,6 +121,7 @@ while (!file_exists($stop)) {
     $mortal = 'd' . mt_rand(0, 3) . "-$minute";
     $any = mt_rand(0, 1) ? $counter : $mortal;
     $d = mt_rand(0, 99);
+    if ($how === 'mortal') [$any, $d] = [$mortal, [50, 50, 50, 50, 80, 90, 90, 94, 96, 96][mt_rand(0, 9)]];
     switch (true) {
         case $d < 40: increment($counter, mt_rand(10, 3000)); break;
         case $d < 58: increment($mortal, mt_rand(10, 3000)); break;

@@ -85,7 +85,7 @@ func (r *Request) String() string {
 		case s.End == 0:
 			b.WriteString("-never")
 		case s.OK:
-			fmt.Fprintf(&b, "-%s ok", seconds(s.End))
+			fmt.Fprintf(&b, "-%s ok%s", seconds(s.End), strings.TrimRight(" "+s.Why, " "))
 		default:
 			fmt.Fprintf(&b, "-%s FAILED (%s)", seconds(s.End), s.Why)
 		}
@@ -169,8 +169,11 @@ func (h *History) Check(b Bounds) []Breach {
 	return slices.Concat(h.Exclusion(), h.Whole(), h.Increments(), h.Fresh(), h.Revived(), h.Register(), h.Bounded(b))
 }
 
+// before is for how long before the requests that show a breach the others are shown, too.
+const before = 100 * time.Millisecond
+
 // Lines are the requests and faults around a breach, for a report: those of its session that overlap with the ones that
-// show it, and the faults beside them.
+// show it or end shortly before, and the faults beside them.
 func (h *History) Lines(b Breach, most int) []string {
 	from, to := int64(0), int64(0)
 	for i, r := range b.Around {
@@ -179,6 +182,7 @@ func (h *History) Lines(b Breach, most int) []string {
 		}
 		to = max(to, r.end())
 	}
+	from -= int64(before)
 	type line struct {
 		at     int64
 		text   string

@@ -198,6 +198,20 @@ var histories = []struct {
 		m.unlink(6, 7, true)
 		m.end("", 20)
 	}, ""},
+	{"destroyed under a holder on the same host, whose write goes nowhere", func(m *made) {
+		m.inc("a", "", 0, 1, 2, 3)
+		m.inc("b", "a", 4, 5, 10, 11)
+		m.unlink(6, 7, true)
+		m.inc("c", "", 8, 9, 12, 13)
+		m.end("c", 20)
+	}, ""},
+	{"destroyed under a holder on another host, whose write goes nowhere", func(m *made) {
+		m.inc("a", "", 0, 1, 2, 3)
+		m.inc("b", "a", 4, 5, 10, 11)
+		m.unlink(6, 7, true).Host = 2
+		m.inc("c", "", 8, 9, 12, 13)
+		m.end("c", 20)
+	}, "exclusion increments register"},
 	{"brought back by a late write", func(m *made) {
 		m.inc("a", "", 0, 1, 2, 3)
 		m.inc("b", "a", 4, 5, 10, 11)

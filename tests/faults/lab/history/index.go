@@ -16,6 +16,7 @@ type index struct {
 	writer   map[string]*Request // by the token that it stores
 	seen     map[string]int64    // when a token was first found under the lock: it is there for good
 	roots    map[string]*Request // by a token: who began its incarnation; filled by root
+	orphans  map[*Request]bool   // writes into a file that had no name any more
 	acked    []*Request          // changes that were acknowledged, in the order in which they began
 	earliest []int64             // of acked[i:], the first end
 	removals []*Request          // in the order in which they began
@@ -25,7 +26,7 @@ type index struct {
 }
 
 func newIndex(name string, requests []*Request) *index {
-	x := &index{name: name, requests: requests, writer: make(map[string]*Request), seen: make(map[string]int64), roots: make(map[string]*Request)}
+	x := &index{name: name, requests: requests, writer: make(map[string]*Request), seen: make(map[string]int64), roots: make(map[string]*Request), orphans: orphans(requests)}
 	for _, r := range requests {
 		if r.Writes() {
 			x.writer[r.Wrote.Token] = r
@@ -38,7 +39,7 @@ func newIndex(name string, requests []*Request) *index {
 		if r.Removes() {
 			x.removals = append(x.removals, r)
 		}
-		if r.Acked() && (r.Writes() || r.Removes()) {
+		if x.stored(r) || r.Removes() && r.Acked() {
 			x.acked = append(x.acked, r)
 		}
 	}
@@ -68,9 +69,33 @@ func newIndex(name string, requests []*Request) *index {
 	return x
 }
 
+// orphans are the writes of requests under which the file was deleted on their own host. They succeed and store nothing,
+// as in any directory: the session that they had is gone. (Where another host deleted it they fail.)
+func orphans(requests []*Request) map[*Request]bool {
+	list := make(map[*Request]bool)
+	for _, d := range requests {
+		if !d.Removes() {
+			continue
+		}
+		until := d.End.End
+		if until == 0 {
+			until = never // its worker was killed; the request went on
+		}
+		for _, r := range requests {
+			if r.Writes() && r.Host == d.Host && d.End.Begin <= r.end() && until >= r.begin() {
+				list[r] = true
+			}
+		}
+	}
+	return list
+}
+
+// stored tells whether a write was acknowledged that must be found.
+func (x *index) stored(r *Request) bool { return r.Writes() && r.Acked() && !x.orphans[r] }
+
 // effect is the last time at which a change may have taken effect.
 func (x *index) effect(r *Request) int64 {
-	if r.Acked() {
+	if x.stored(r) || r.Removes() && r.Acked() {
 		return r.End.End
 	}
 	if r.Writes() {

@@ -68,8 +68,8 @@ func (x *index) operations() []porcupine.Operation {
 		}
 		switch {
 		case r.Writes():
-			// A write that was not acknowledged was done where its value was found later. Where not, it makes no difference.
-			if _, seen := x.seen[r.Wrote.Token]; seen || r.Acked() {
+			// A write that was not acknowledged, or an orphan, was done where its value was found later. Where not, it makes no difference.
+			if _, seen := x.seen[r.Wrote.Token]; seen || x.stored(r) {
 				add(r, operation{what: change, from: r.Wrote.Parent, to: r.Wrote.Token}, r.End.Begin, max(r.End.Begin, x.done(r)))
 			}
 		case r.Removes() && r.Acked():
