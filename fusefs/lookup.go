@@ -35,12 +35,19 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	}
 	id := sessfs.ID(name)
 	fs.mu.Lock()
-	if fs.files[id] == nil && fs.marks.has(markKey{id, in.Pid}) {
-		if n := fs.nodes.known(id); n != nil {
+	if fs.files[id] == nil {
+		missing, again, ended := fs.marks.ask(markKey{id, in.Pid})
+		if n := fs.nodes.known(id); n != nil && missing {
 			n.entryUntil = 0
 		}
-		fs.mu.Unlock()
-		return fuse.ENOENT
+		if missing || again {
+			fs.mu.Unlock()
+			closeClaims(ended)
+			if missing {
+				return fuse.ENOENT
+			}
+			return fs.lookupTruth(id, in, out)
+		}
 	}
 	now := sessfs.Boottime()
 	n := fs.nodes.of(id)

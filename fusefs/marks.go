@@ -72,16 +72,20 @@ func (m *marks) set(key markKey, claim sessfs.Claim, s *sessfs.Session) (ended [
 	return ended
 }
 
-// has tells a LOOKUP whether the session was missing for that process just now.
-func (m *marks) has(key markKey) bool {
+// ask tells a LOOKUP whether the session was missing for that process in this system call. Where it was missing in one
+// before, the truth must be asked for again: another host may have made it since. The caller closes what has ended.
+func (m *marks) ask(key markKey) (missing, again bool, ended []sessfs.Claim) {
 	mk, now := m.byKey[key], sessfs.Boottime()
-	if mk == nil || mk.until <= now {
-		return false
+	switch {
+	case mk == nil || mk.until <= now:
+		return false, false, nil
+	case mk.lookups <= 0:
+		return false, true, m.end(mk)
 	}
-	if mk.lookups--; mk.lookups <= 0 { // what comes next is a CREATE, or nothing
+	if mk.lookups--; mk.lookups == 0 { // what comes next is a CREATE, or nothing
 		mk.until = min(mk.until, now+int64(markLife))
 	}
-	return true
+	return true, false, nil
 }
 
 // take ends a mark and hands over what it kept.
