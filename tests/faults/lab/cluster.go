@@ -52,6 +52,10 @@ func (l *Lab) build() {
 			h.proxies = append(h.proxies, p)
 		}
 		h.mount = testkit.NewHost(l.t, l.conf(h))
+		// Under the mount there is nothing that PHP could use instead.
+		if err := os.Chmod(h.mount.Dir, 0o700); err != nil {
+			l.t.Fatal(err)
+		}
 		h.mount.Start()
 		l.hosts = append(l.hosts, h)
 	}
