@@ -105,6 +105,14 @@ func (m *marks) take(key markKey) (claim sessfs.Claim, s *sessfs.Session, ok boo
 	return claim, mk.session, true
 }
 
+// drop ends the mark of key, if there is one, and hands over its claim.
+func (m *marks) drop(key markKey) (ended []sessfs.Claim) {
+	if mk := m.byKey[key]; mk != nil {
+		ended = m.end(mk)
+	}
+	return ended
+}
+
 func (m *marks) end(mk *mark) (ended []sessfs.Claim) {
 	if m.byKey[mk.key] == mk {
 		delete(m.byKey, mk.key)
