@@ -51,7 +51,7 @@ func (h *History) overlaps(f func(x *index, first, second *Request)) {
 // stood still; its write then fails. One whose write was acknowledged had the lock until then.
 func (h *History) Exclusion() (list []Breach) {
 	h.overlaps(func(x *index, first, second *Request) {
-		if x.stored(first) {
+		if first.Acked() && !x.orphans[first] && !x.orphans[second] {
 			list = append(list, Breach{"exclusion", x.name, fmt.Sprintf("the lock was given to %s while %s had it, and that was told that its write was stored", second.who(), first.who()), []*Request{first, second}})
 		}
 	})
@@ -61,8 +61,8 @@ func (h *History) Exclusion() (list []Breach) {
 // LostLocks counts the requests that lost their lock while they ran, and were told when they wrote, or were killed.
 func (h *History) LostLocks() int {
 	lost := make(map[*Request]bool)
-	h.overlaps(func(x *index, first, _ *Request) {
-		if !first.Acked() && !x.orphans[first] {
+	h.overlaps(func(x *index, first, second *Request) {
+		if !first.Acked() && !x.orphans[first] && !x.orphans[second] {
 			lost[first] = true
 		}
 	})

@@ -58,6 +58,9 @@ func (r *Request) Writes() bool { return r.Kind == Increment && r.End.Begin != 0
 // Removes tells whether the request has tried to destroy its session.
 func (r *Request) Removes() bool { return (r.Kind == Destroy || r.Kind == Unlink) && r.End.Begin != 0 }
 
+// Missing tells whether an Unlink was told that there is no such file, which is as good as deleted.
+func (r *Request) Missing() bool { return r.Kind == Unlink && r.End.OK && r.End.Why == "missing" }
+
 // Acked tells whether what it stored or destroyed was acknowledged.
 func (r *Request) Acked() bool { return r.End.OK }
 

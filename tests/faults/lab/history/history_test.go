@@ -212,6 +212,28 @@ var histories = []struct {
 		m.inc("c", "", 8, 9, 12, 13)
 		m.end("c", 20)
 	}, "exclusion increments register"},
+	{"opened before it was destroyed on the same host, while another begins it anew", func(m *made) {
+		m.inc("a", "", 0, 1, 2, 3)
+		m.unlink(5, 7, true)
+		m.inc("b", "", 8, 9, 20, 21).Host = 2
+		m.inc("c", "a", 6, 10, 11, 12)
+		m.end("b", 30)
+	}, ""},
+	{"missing for one who has just found it missing", func(m *made) {
+		m.peek("", 0, 1).Worker = 9
+		m.inc("a", "", 2, 3, 4, 5)
+		r := m.unlink(6, 7, true)
+		r.Worker, r.End.Why = 9, "missing"
+		m.peek("", 8, 9).Worker = 9
+		m.end("a", 20)
+	}, ""},
+	{"missing for one who has found it missing some time ago", func(m *made) {
+		m.peek("", 0, 1).Worker = 9
+		m.inc("a", "", 2, 3, 4, 5)
+		r := m.unlink(206, 207, true)
+		r.Worker, r.End.Why = 9, "missing"
+		m.end("a", 220)
+	}, "fresh register revived"},
 	{"brought back by a late write", func(m *made) {
 		m.inc("a", "", 0, 1, 2, 3)
 		m.inc("b", "a", 4, 5, 10, 11)

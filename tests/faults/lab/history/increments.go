@@ -61,7 +61,7 @@ func (x *index) present(settled int64) (list []Breach) {
 		begun = x.effect(root)
 	}
 	for _, w := range x.acked {
-		if w.Writes() && !there[w.Wrote.Token] && !x.removed(w.End.Begin, begun) {
+		if w.Writes() && !there[w.Wrote.Token] && !x.gap(w.End.Begin, begun) {
 			list = append(list, Breach{"increments", x.name, fmt.Sprintf("%s was told that %s was stored; at the end there is %s without it, and nobody has destroyed the session", w.who(), w.Wrote, final.Got), []*Request{w, final}})
 		}
 	}

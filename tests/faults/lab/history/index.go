@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 )
 
 // never is a time after all others.
@@ -16,7 +17,8 @@ type index struct {
 	writer   map[string]*Request // by the token that it stores
 	seen     map[string]int64    // when a token was first found under the lock: it is there for good
 	roots    map[string]*Request // by a token: who began its incarnation; filled by root
-	orphans  map[*Request]bool   // writes into a file that had no name any more
+	orphans  map[*Request]bool   // requests on a file that may have had no name any more
+	blind    map[*Request]bool   // that found nothing because they had just found nothing
 	acked    []*Request          // changes that were acknowledged, in the order in which they began
 	earliest []int64             // of acked[i:], the first end
 	removals []*Request          // in the order in which they began
@@ -26,7 +28,7 @@ type index struct {
 }
 
 func newIndex(name string, requests []*Request) *index {
-	x := &index{name: name, requests: requests, writer: make(map[string]*Request), seen: make(map[string]int64), roots: make(map[string]*Request), orphans: orphans(requests)}
+	x := &index{name: name, requests: requests, writer: make(map[string]*Request), seen: make(map[string]int64), roots: make(map[string]*Request), orphans: orphans(requests), blind: blind(requests)}
 	for _, r := range requests {
 		if r.Writes() {
 			x.writer[r.Wrote.Token] = r
@@ -39,7 +41,7 @@ func newIndex(name string, requests []*Request) *index {
 		if r.Removes() {
 			x.removals = append(x.removals, r)
 		}
-		if x.stored(r) || r.Removes() && r.Acked() {
+		if x.stored(r) || x.removed(r) {
 			x.acked = append(x.acked, r)
 		}
 	}
@@ -56,7 +58,7 @@ func newIndex(name string, requests []*Request) *index {
 	for _, r := range x.removals {
 		last = max(last, x.effect(r))
 		x.latest = append(x.latest, last)
-		if r.Acked() {
+		if x.removed(r) {
 			x.gone = append(x.gone, r)
 		}
 	}
@@ -69,8 +71,9 @@ func newIndex(name string, requests []*Request) *index {
 	return x
 }
 
-// orphans are the writes of requests under which the file was deleted on their own host. They succeed and store nothing,
-// as in any directory: the session that they had is gone. (Where another host deleted it they fail.)
+// orphans are the requests under which the file was deleted on their own host. They go on with the file as it was, without
+// the session's lock, and what they write succeeds and is stored nowhere, as in any directory. (Where another host has
+// deleted it their writes fail.)
 func orphans(requests []*Request) map[*Request]bool {
 	list := make(map[*Request]bool)
 	for _, d := range requests {
@@ -82,9 +85,38 @@ func orphans(requests []*Request) map[*Request]bool {
 			until = never // its worker was killed; the request went on
 		}
 		for _, r := range requests {
-			if r.Writes() && r.Host == d.Host && d.End.Begin <= r.end() && until >= r.begin() {
+			if r != d && r.Host == d.Host && d.End.Begin <= r.end() && until >= r.begin() {
 				list[r] = true
 			}
+		}
+	}
+	return list
+}
+
+// A name that a process has found missing may be missing for it a moment longer, whoever has made it since; after a start
+// that has failed, until it is found again.
+const (
+	blindness       = int64(100 * time.Millisecond)
+	blindnessFailed = int64(20 * time.Second)
+)
+
+// blind are the requests that found nothing, without the lock, so soon after the same worker had found nothing that it
+// proves nothing.
+func blind(requests []*Request) map[*Request]bool {
+	list := make(map[*Request]bool)
+	until := make(map[int]int64) // by worker
+	for _, r := range requests {
+		nothing := r.Start.OK && r.Got == (Value{}) || r.Missing()
+		if nothing && (r.Kind == Peek || r.Kind == Unlink) && r.begin() <= until[r.Worker] {
+			list[r] = true
+		}
+		switch {
+		case nothing:
+			until[r.Worker] = max(until[r.Worker], r.end()+blindness)
+		case r.Start.Begin != 0 && !r.Start.OK:
+			until[r.Worker] = r.end() + blindnessFailed
+		case r.Start.OK:
+			until[r.Worker] = 0
 		}
 	}
 	return list
@@ -93,9 +125,12 @@ func orphans(requests []*Request) map[*Request]bool {
 // stored tells whether a write was acknowledged that must be found.
 func (x *index) stored(r *Request) bool { return r.Writes() && r.Acked() && !x.orphans[r] }
 
+// removed tells whether a removal was acknowledged that must be seen.
+func (x *index) removed(r *Request) bool { return r.Removes() && r.Acked() && !x.blind[r] }
+
 // effect is the last time at which a change may have taken effect.
 func (x *index) effect(r *Request) int64 {
-	if x.stored(r) || r.Removes() && r.Acked() {
+	if x.stored(r) || x.removed(r) {
 		return r.End.End
 	}
 	if r.Writes() {
@@ -132,8 +167,8 @@ func (x *index) root(token string) *Request {
 	return root
 }
 
-// removed tells whether a removal that began by the time before may have taken effect at or after the time since.
-func (x *index) removed(since, before int64) bool {
+// gap tells whether a removal that began by the time before may have taken effect at or after the time since.
+func (x *index) gap(since, before int64) bool {
 	n, _ := slices.BinarySearchFunc(x.removals, before, func(r *Request, t int64) int {
 		if r.End.Begin <= t {
 			return -1

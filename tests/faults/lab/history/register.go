@@ -8,11 +8,22 @@ import (
 )
 
 // operation is a step of a session seen as a register: it is found to have a value (read), it has value From and gets To
-// (change), or it is emptied (remove), perhaps.
+// (change), or it is emptied (remove).
 type operation struct {
 	what     byte
 	from, to string
-	perhaps  bool // not acknowledged: it may have been done, or not, or will be
+	by       *Request
+	number   int
+}
+
+func (o operation) String() string {
+	switch o.what {
+	case read:
+		return fmt.Sprintf("a read of %q by %s", o.from, o.by.who())
+	case change:
+		return fmt.Sprintf("a change from %q to %q by %s", o.from, o.to, o.by.who())
+	}
+	return fmt.Sprintf("a removal by %s", o.by.who())
 }
 
 const (
@@ -33,8 +44,6 @@ var register = porcupine.Model{
 		}
 		return true, ""
 	},
-	Equal:             func(a, b any) bool { return a == b },
-	DescribeOperation: func(input, _ any) string { return fmt.Sprintf("%+v", input) },
 }
 
 // A session whose history is not decided in this time is counted by Undecided; a machine that is slow breaks no promise.
@@ -45,10 +54,11 @@ const registerTime = 20 * time.Second
 func (h *History) Register() (list []Breach) {
 	h.Undecided = 0
 	h.each(func(x *index) {
-		switch porcupine.CheckOperationsTimeout(register, x.operations(), registerTime) {
+		ops := x.operations()
+		switch porcupine.CheckOperationsTimeout(register, ops, registerTime) {
 		case porcupine.Illegal:
-			around := x.inexplicable()
-			list = append(list, Breach{"register", x.name, "there is no order of reads, writes and removals that explains what was found", around})
+			_, info := porcupine.CheckOperationsVerbose(register, ops, registerTime)
+			list = append(list, x.illegal(ops, info))
 		case porcupine.Unknown:
 			h.Undecided++
 		}
@@ -56,10 +66,48 @@ func (h *History) Register() (list []Breach) {
 	return list
 }
 
+// illegal tells how far the longest order goes, and which operation cannot follow.
+func (x *index) illegal(ops []porcupine.Operation, info porcupine.LinearizationInfo) Breach {
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	in := make(map[int]bool)
+	for _, o := range longest {
+		in[o.Input.(operation).number] = true
+	}
+	var stuck *porcupine.Operation
+	for i, o := range ops {
+		if !in[i] && (stuck == nil || o.Return < stuck.Return) {
+			stuck = &ops[i]
+		}
+	}
+	b := Breach{Checker: "register", Session: x.name, Text: "there is no order of reads, writes and removals that explains what was found"}
+	state := ""
+	for _, o := range longest {
+		_, next := register.Step(state, o.Input, nil)
+		state = next.(string)
+	}
+	if stuck != nil {
+		op := stuck.Input.(operation)
+		b.Text += fmt.Sprintf("; the longest ends with %q, and then comes %s", state, op)
+		b.Around = append(b.Around, op.by)
+	}
+	for _, o := range longest[max(0, len(longest)-3):] {
+		b.Around = append(b.Around, o.Input.(operation).by)
+	}
+	return b
+}
+
 // operations are those of the session, for porcupine.
 func (x *index) operations() []porcupine.Operation {
 	var ops []porcupine.Operation
 	add := func(r *Request, op operation, from, to int64) {
+		op.by, op.number = r, len(ops)
 		ops = append(ops, porcupine.Operation{ClientId: r.Worker, Input: op, Call: from, Return: to})
 	}
 	for _, r := range x.requests {
@@ -72,11 +120,13 @@ func (x *index) operations() []porcupine.Operation {
 			if _, seen := x.seen[r.Wrote.Token]; seen || x.stored(r) {
 				add(r, operation{what: change, from: r.Wrote.Parent, to: r.Wrote.Token}, r.End.Begin, max(r.End.Begin, x.done(r)))
 			}
-		case r.Removes() && r.Acked():
+		case x.removed(r):
 			add(r, operation{what: remove}, r.End.Begin, r.End.End)
+		case r.Missing():
+			// It was told so a moment before; it has done nothing.
 		case r.Removes():
 			// Never done, it is one that is done after all others.
-			add(r, operation{what: remove, perhaps: true}, r.End.Begin, never)
+			add(r, operation{what: remove}, r.End.Begin, never)
 		}
 	}
 	return ops
@@ -88,18 +138,4 @@ func (x *index) done(r *Request) int64 {
 		return min(at, x.effect(r))
 	}
 	return x.effect(r)
-}
-
-// inexplicable are the first requests that cannot be explained: the history is cut after each until there is an order.
-func (x *index) inexplicable() []*Request {
-	low, high := 0, len(x.requests)
-	for low < high {
-		mid := (low + high) / 2
-		if porcupine.CheckOperationsTimeout(register, newIndex(x.name, x.requests[:mid]).operations(), registerTime) == porcupine.Illegal {
-			high = mid
-		} else {
-			low = mid + 1
-		}
-	}
-	return x.requests[max(0, high-4):min(len(x.requests), high)]
 }

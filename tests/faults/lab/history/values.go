@@ -39,6 +39,9 @@ func (h *History) Fresh() (list []Breach) {
 			if !r.Start.OK {
 				continue
 			}
+			if r.Got.Token == "" && x.blind[r] {
+				continue
+			}
 			if r.Got.Token == "" {
 				if w := x.lost(r); w != nil {
 					list = append(list, Breach{"fresh", x.name, fmt.Sprintf("%s found nothing, though %s was told that its write was stored and nobody has destroyed the session since", r.who(), w.who()), []*Request{w, r}})
@@ -61,7 +64,7 @@ func (h *History) Fresh() (list []Breach) {
 func (x *index) lost(r *Request) *Request {
 	for i := len(x.acked) - 1; i >= 0; i-- {
 		if w := x.acked[i]; w.Writes() && w.End.End < r.Start.Begin {
-			if x.removed(w.End.Begin, r.Start.End) {
+			if x.gap(w.End.Begin, r.Start.End) {
 				return nil
 			}
 			return w
