@@ -93,15 +93,14 @@ func orphans(requests []*Request) map[*Request]bool {
 	return list
 }
 
-// A name that a process has found missing may be missing for it a moment longer, whoever has made it since; after a start
-// that has failed, until it is found again.
+// A name that a process has found missing, or has deleted, may be missing for it a moment longer, whoever has made it
+// since; after a start that has failed, until it is found again.
 const (
 	blindness       = int64(100 * time.Millisecond)
 	blindnessFailed = int64(20 * time.Second)
 )
 
-// blind are the requests that found nothing, without the lock, so soon after the same worker had found nothing that it
-// proves nothing.
+// blind are the requests that found nothing, without the lock, so soon after that, that it proves nothing.
 func blind(requests []*Request) map[*Request]bool {
 	list := make(map[*Request]bool)
 	until := make(map[int]int64) // by worker
@@ -111,7 +110,7 @@ func blind(requests []*Request) map[*Request]bool {
 			list[r] = true
 		}
 		switch {
-		case nothing:
+		case nothing || r.Removes():
 			until[r.Worker] = max(until[r.Worker], r.end()+blindness)
 		case r.Start.Begin != 0 && !r.Start.OK:
 			until[r.Worker] = r.end() + blindnessFailed
