@@ -36,7 +36,7 @@ type Plan struct {
 }
 
 const (
-	replicas = 1
+	replicas = 2
 	timeout  = 400 * time.Millisecond
 	lease    = 3 * time.Second
 	// What a machine with other things to do adds to a call. A daemon that hangs does so for longer.
