@@ -20,7 +20,7 @@ func TestBite(t *testing.T) {
 		{name: "locks of each host apart", double: privateLocks, checkers: "exclusion"},
 		{name: "no cas", double: noCas, checkers: "exclusion increments register"},
 		{name: "acknowledged and not stored", double: forgetful, checkers: "fresh increments register"},
-		{name: "no tombstones", double: noTombstones, checkers: "revived register"},
+		{name: "no tombstones", double: noTombstones, how: "mortal", checkers: "revived register"},
 		{name: "destroyed and still there", double: deathless, checkers: "fresh revived register"},
 		{name: "locks that stay", double: lastingLocks, abrupt: true, checkers: "bounded"},
 		{name: "torn values", how: "torn", checkers: "whole"},
