@@ -29,9 +29,9 @@ const (
 	ListChanged   Class = "list of servers changed"
 )
 
-// Classes are all that can be made here.
+// Classes are all of them.
 var Classes = []Class{ServerKilled, ServerStopped, ServerHangs, ServerAway, CutOff, CutRequests, CutAnswers, Slow, VerySlow,
-	AnswerReset, AnswerCut, AnswerGarbled, Evicting, DaemonKilled, DaemonStopped, ClockStepped}
+	AnswerReset, AnswerCut, AnswerGarbled, Evicting, DaemonKilled, DaemonStopped, ClockStepped, ListChanged}
 
 // draw settles a fault of a class.
 func (l *Lab) draw(c Class) fault {
