@@ -219,6 +219,21 @@ var histories = []struct {
 		m.inc("c", "a", 6, 10, 11, 12)
 		m.end("b", 30)
 	}, ""},
+	{"destroyed twice by one who insists", func(m *made) {
+		m.inc("a", "", 0, 1, 2, 3)
+		m.unlink(5, 20, true).Host = 2
+		m.inc("b", "", 8, 9, 10, 11)
+		m.read("", 12, 13)
+		m.end("", 30)
+	}, ""},
+	{"written by one and read by another, both on a file that was deleted", func(m *made) {
+		m.inc("a", "", 0, 1, 2, 3)
+		m.inc("b", "a", 4, 6, 10, 11)
+		m.unlink(5, 8, true)
+		m.read("b", 7, 12)
+		m.read("", 13, 14)
+		m.end("", 20)
+	}, ""},
 	{"missing for one who has just found it missing", func(m *made) {
 		m.peek("", 0, 1).Worker = 9
 		m.inc("a", "", 2, 3, 4, 5)

@@ -33,7 +33,7 @@ func newIndex(name string, requests []*Request) *index {
 		if r.Writes() {
 			x.writer[r.Wrote.Token] = r
 		}
-		if r.Start.OK && r.Kind != Peek && r.Got.Token != "" {
+		if x.reads(r) && r.Kind != Peek && r.Got.Token != "" {
 			if at, ok := x.seen[r.Got.Token]; !ok || r.Start.End < at {
 				x.seen[r.Got.Token] = r.Start.End
 			}
@@ -126,6 +126,9 @@ func (x *index) stored(r *Request) bool { return r.Writes() && r.Acked() && !x.o
 
 // removed tells whether a removal was acknowledged that must be seen.
 func (x *index) removed(r *Request) bool { return r.Removes() && r.Acked() && !x.blind[r] }
+
+// reads tells whether what a request found was the session of that name.
+func (x *index) reads(r *Request) bool { return r.Start.OK && !x.orphans[r] }
 
 // effect is the last time at which a change may have taken effect.
 func (x *index) effect(r *Request) int64 {

@@ -26,6 +26,9 @@ func (o operation) String() string {
 	return fmt.Sprintf("a removal by %s", o.by.who())
 }
 
+// A removal insists: what is begun anew while it is under way it may destroy, too, so often.
+const removals = 2
+
 const (
 	read   = 'r'
 	change = 'c'
@@ -111,7 +114,7 @@ func (x *index) operations() []porcupine.Operation {
 		ops = append(ops, porcupine.Operation{ClientId: r.Worker, Input: op, Call: from, Return: to})
 	}
 	for _, r := range x.requests {
-		if r.Start.OK && r.Kind != Peek {
+		if x.reads(r) && r.Kind != Peek {
 			add(r, operation{what: read, from: r.Got.Token}, r.Start.Begin, r.Start.End)
 		}
 		switch {
@@ -120,13 +123,17 @@ func (x *index) operations() []porcupine.Operation {
 			if _, seen := x.seen[r.Wrote.Token]; seen || x.stored(r) {
 				add(r, operation{what: change, from: r.Wrote.Parent, to: r.Wrote.Token}, r.End.Begin, max(r.End.Begin, x.done(r)))
 			}
-		case x.removed(r):
-			add(r, operation{what: remove}, r.End.Begin, r.End.End)
-		case r.Missing():
+		case r.Missing() && !x.removed(r):
 			// It was told so a moment before; it has done nothing.
 		case r.Removes():
 			// Never done, it is one that is done after all others.
-			add(r, operation{what: remove}, r.End.Begin, never)
+			times, until := 1, x.effect(r)
+			if x.removed(r) {
+				times = removals
+			}
+			for range times {
+				add(r, operation{what: remove}, r.End.Begin, until)
+			}
 		}
 	}
 	return ops

@@ -38,7 +38,7 @@ func (h *History) Whole() (list []Breach) {
 func (h *History) Fresh() (list []Breach) {
 	h.each(func(x *index) {
 		for _, r := range x.requests {
-			if !r.Start.OK {
+			if !x.reads(r) {
 				continue
 			}
 			if r.Got.Token == "" && x.blind[r] {
@@ -82,7 +82,7 @@ func (h *History) Revived() (list []Breach) {
 			return
 		}
 		for _, r := range x.requests {
-			if !r.Start.OK || r.Got.Token == "" {
+			if !x.reads(r) || r.Got.Token == "" {
 				continue
 			}
 			began, removal := x.goneBefore(r.Start.Begin)
