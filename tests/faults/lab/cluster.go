@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -224,7 +225,19 @@ func (h *host) rest(before resources) string {
 	case s.Files.OpenFiles != 0 || s.Files.OpenSessions != 0 || s.Locking.Claims != 0 || s.Locking.Leases != 0 || s.Locking.Waiting != 0:
 		return fmt.Sprintf("something is open when all is closed: %+v, %+v", s.Files, s.Locking)
 	case r.goroutines > before.goroutines+spareGoroutines || r.descriptors > before.descriptors+spareDescriptors:
-		return fmt.Sprintf("%d goroutines and %d descriptors; at first %d and %d", r.goroutines, r.descriptors, before.goroutines, before.descriptors)
+		return fmt.Sprintf("%d goroutines and %d descriptors; at first %d and %d: %s", r.goroutines, r.descriptors, before.goroutines, before.descriptors, h.descriptors())
 	}
 	return ""
+}
+
+// descriptors tells what a daemon has open, how often.
+func (h *host) descriptors() string {
+	count := make(map[string]int)
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", h.mount.Process().PID()))
+	for _, l := range links {
+		to, _ := os.Readlink(l)
+		kind, _, _ := strings.Cut(to, ":[")
+		count[kind]++
+	}
+	return fmt.Sprint(count)
 }

@@ -234,6 +234,13 @@ var histories = []struct {
 		m.read("", 13, 14)
 		m.end("", 20)
 	}, ""},
+	{"stored after all, by one whose file was deleted, and gone on with", func(m *made) {
+		m.unlink(1, 4, true)
+		m.inc("a", "", 2, 5, 6, 7)
+		m.inc("b", "a", 3, 8, 9, 10)
+		m.inc("c", "b", 11, 12, 13, 14)
+		m.end("c", 20)
+	}, ""},
 	{"missing for one who has just found it missing", func(m *made) {
 		m.peek("", 0, 1).Worker = 9
 		m.inc("a", "", 2, 3, 4, 5)

@@ -45,6 +45,9 @@ func newIndex(name string, requests []*Request) *index {
 			x.acked = append(x.acked, r)
 		}
 	}
+	for _, r := range requests {
+		x.trace(r)
+	}
 	byBegin := func(a, b *Request) int { return cmp.Compare(a.End.Begin, b.End.Begin) }
 	slices.SortFunc(x.acked, byBegin)
 	slices.SortFunc(x.removals, byBegin)
@@ -69,6 +72,25 @@ func newIndex(name string, requests []*Request) *index {
 		x.after = append(x.after, last)
 	}
 	return x
+}
+
+// trace notes that whatever a write replaced had been there, where the write itself is known to have been done.
+func (x *index) trace(r *Request) {
+	for r != nil {
+		at, seen := x.seen[r.Wrote.Token]
+		switch {
+		case x.stored(r) && (!seen || r.End.End < at):
+			at = r.End.End
+		case !seen:
+			return
+		}
+		parent := r.Wrote.Parent
+		if known, ok := x.seen[parent]; parent == "" || ok && known <= at {
+			return
+		}
+		x.seen[parent] = at
+		r = x.writer[parent]
+	}
 }
 
 // orphans are the requests under which the file was deleted on their own host. They go on with the file as it was, without
