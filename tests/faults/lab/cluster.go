@@ -36,8 +36,10 @@ func (l *Lab) build() {
 			l.list = append(l.list, i)
 		}
 	}
-	// Both ways to keep locks are tried: which, is drawn.
 	l.report.keep = []string{"0s", "500ms"}[l.rnd.IntN(2)]
+	if l.plan.Keep != "" {
+		l.report.keep = l.plan.Keep
+	}
 	for i := range l.plan.Hosts {
 		h := &host{number: i + 1}
 		for k, s := range l.servers {

@@ -30,6 +30,7 @@ type Plan struct {
 	Pace    time.Duration // between two requests of a worker
 	Kills   time.Duration // about so often a PHP worker is killed; 0: never
 	Classes []Class       // of faults; none: no faults
+	Keep    string        // lock.keep; empty: drawn
 	Double  func(host int) proxy.Double
 	How     string // something else that the workers do: see worker.php
 	Abrupt  bool   // the workers are killed at the end, and what they leave is not looked at

@@ -48,6 +48,16 @@ func TestLab(t *testing.T) {
 	fail(t, breaches)
 }
 
+// Without faults, sessions are used by many at once that are destroyed all the time.
+func TestDestroyed(t *testing.T) {
+	for _, keep := range []string{"0s", "500ms"} {
+		t.Run("keep="+keep, func(t *testing.T) {
+			quiet(t)
+			fail(t, Run(t, Plan{Seed: drawn(), Time: 15 * time.Second, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Keep: keep, How: "mortal"}))
+		})
+	}
+}
+
 func fail(t *testing.T, breaches []history.Breach) {
 	t.Helper()
 	for i, b := range breaches {
