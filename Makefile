@@ -1,6 +1,7 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
 # sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
+# sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
 # sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
 GO          ?= go
 PREFIX      ?= /usr
@@ -18,10 +19,12 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 # What the benchmark needs beside them.
 BENCH_PACKAGES := php-memcached php-memcache php-redis redis-server strace
 OUT            ?= bench-results
+SEED           ?= 0
+MINUTES        ?= 60
 
 
 
-.PHONY: build demo test scale bench check deps bench-deps go install clean
+.PHONY: build demo test scale faults bench check deps bench-deps go install clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
@@ -67,6 +70,10 @@ test: go deps check
 # The tests of tests/scale in full size; make test runs them small.
 scale: deps
 	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m ./tests/scale
+
+# One fault after the other, drawn from a seed that is printed.
+faults: deps
+	$(GO) test -count=1 -v -timeout 0 -run '^TestLab$$' ./tests/faults/lab -seed=$(SEED) -minutes=$(MINUTES)
 
 install: build
 	install -D -m 0755 bin/sessfs $(DESTDIR)$(PREFIX)/sbin/sessfs

@@ -27,23 +27,22 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Hold
 			list[i] = o.found(a.s, a.items[0], a.epoch)
 			answers[i].items = a.items[1:]
 		}
-		holder := holderAmong(answers)
 		if tomb == nil {
 			b, err := best(list)
 			switch {
 			case err == nil && b == nil:
-				return false, holder, nil
+				return false, holderAmong(answers), nil
 			case err == nil && b.rec.state == sessfs.Destroyed:
 				tomb = b
 			default: // what cannot be read is destroyed too: nothing else gets rid of it
 				tomb, own = o.tombstone(b, list), true
 			}
 		}
-		left, buried := o.bury(tomb, list)
+		left, buried := o.bury(tomb, list, answers)
 		existed = existed || buried && own
 		if left == 0 {
 			o.tellOthers(tomb.rec, list)
-			return existed, holder, nil
+			return existed, holderAmong(answers), nil
 		}
 		if o.late() {
 			return false, nil, fmt.Errorf("destroying session %s: %w: it was stored again all the time", id.Hash(), sessfs.ErrUnavailable)
@@ -69,8 +68,9 @@ func (o *operation) tombstone(b *found, list []found) *found {
 }
 
 // bury stores a tombstone on those members that have nothing better. It returns on how many that did not succeed, and
-// whether a session was buried, now or by an attempt whose answer was lost.
-func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
+// whether a session was buried, now or by an attempt whose answer was lost. The locks and marks in answers it replaces by
+// those after the tombstone: who takes the lock later reads that.
+func (o *operation) bury(tomb *found, list []found, answers []answer) (left int, buried bool) {
 	waits := make([]func() (stored, error), len(list))
 	n := 0
 	for i := range list {
@@ -78,7 +78,7 @@ func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
 		case f.rec != nil && f.rec.version == tomb.rec.version:
 			buried = true
 		case f.rec == nil || f.rec.version.Counter <= tomb.rec.version.Counter:
-			waits[i] = o.beginCopy(tomb, f)
+			waits[i] = o.beginBury(tomb, f)
 			n++
 		}
 	}
@@ -91,6 +91,7 @@ func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
 		out, err := wait()
 		switch {
 		case err == nil && out.code == codeStored:
+			answers[i].items = []item{out.lock, out.look}
 			buried = buried || f.item.found && (f.rec == nil || f.rec.state == sessfs.Live)
 			if f.rec != nil {
 				o.c.dropChunks(f.s, o.place, ref{nonce: f.rec.version.Nonce, chunks: f.rec.chunks()}, time.Now().Add(o.c.settings.Load().Lease))
@@ -104,6 +105,15 @@ func (o *operation) bury(tomb *found, list []found) (left int, buried bool) {
 		left++
 	}
 	return left, buried
+}
+
+// beginBury stores a tombstone in the place of f, if that still is what was seen, and reads the lock and its mark.
+func (o *operation) beginBury(tomb, f *found) func() (stored, error) {
+	if f.item.found && f.cas == 0 {
+		return func() (stored, error) { return stored{}, errVoid }
+	}
+	return f.s.beginStore(o.place, storing{add: !f.item.found, cas: f.cas, epoch: f.epoch, head: tomb.value,
+		mark: uint32(tomb.rec.version.Nonce), exptime: exptime(o.c.remaining(tomb.rec)), lock: true, look: true}, o.step())
 }
 
 // tellOthers stores the tombstone on the candidates that are not members, in the background and when they answer: they may

@@ -21,6 +21,7 @@ type file struct {
 	mu       sync.Mutex
 	session  *sessfs.Session // as last read or stored. Guarded by mu, like all below.
 	created  *sessfs.Attr    // not nil: made by open(O_CREAT) here, and nothing is stored yet
+	like     sessfs.Attr     // of the session that had the name before: a waiter that finds nothing makes one like it
 	detached bool            // unlinked here while open: its handles go on without the servers
 	readAt   int64           // Boottime of the last look at the servers
 	changes  uint64          // grows with every change of session

@@ -91,6 +91,21 @@ func (fs *FS) unref(f *file) {
 	}
 }
 
+// heir makes the file that stands for f's name after f. The caller holds FS.mu.
+func (fs *FS) heir(f *file, next *sessfs.Session) *file {
+	f.mu.Lock()
+	like := f.like
+	if v := f.published(); v.exists {
+		like = v.attr
+	}
+	f.mu.Unlock()
+	heir := fs.fileOf(f.id, next)
+	heir.mu.Lock()
+	heir.like = like
+	heir.mu.Unlock()
+	return heir
+}
+
 // ghost is a session that open(O_CREAT) made and nobody ever wrote: it is not worth an item on the servers, but on
 // this host the file is there, as in a local directory.
 type ghost struct {
@@ -125,7 +140,7 @@ func (fs *FS) detach(f *file, local bool, next *sessfs.Session) (ended []sessfs.
 		h.node.retired = true
 		if h.waiting.Load() > 0 {
 			if heir == nil {
-				heir = fs.fileOf(f.id, next)
+				heir = fs.heir(f, next)
 			}
 			h.file = heir
 			heir.refs++

@@ -128,7 +128,7 @@ func (fs *FS) rebind(h *handle, s *sessfs.Session) {
 	if !s.Exists() && f.created == nil {
 		a := old.attr
 		if !old.exists {
-			a = sessfs.Attr{Mode: 0o600}
+			a = f.like
 		}
 		a.Atime, a.Mtime, a.Ctime = now(), now(), now()
 		f.created = &a

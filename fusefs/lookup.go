@@ -35,12 +35,24 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	}
 	id := sessfs.ID(name)
 	fs.mu.Lock()
-	if fs.files[id] == nil && fs.marks.has(markKey{id, in.Pid}) {
-		if n := fs.nodes.known(id); n != nil {
-			n.entryUntil = 0
-		}
+	missing, again, ended := fs.marks.ask(markKey{id, in.Pid})
+	if fs.files[id] != nil { // somebody here has made it, or opened it, since
+		missing, again = false, false
+		ended = append(ended, fs.marks.drop(markKey{id, in.Pid})...)
+	}
+	if n := fs.nodes.known(id); n != nil && missing {
+		n.entryUntil = 0
+	}
+	if missing || again || len(ended) > 0 {
 		fs.mu.Unlock()
-		return fuse.ENOENT
+		closeClaims(ended)
+		if missing {
+			return fuse.ENOENT
+		}
+		if again {
+			return fs.lookupTruth(id, in, out)
+		}
+		fs.mu.Lock()
 	}
 	now := sessfs.Boottime()
 	n := fs.nodes.of(id)

@@ -14,6 +14,7 @@ type mark struct {
 	made    int64 // Boottime
 	until   int64 // Boottime
 	lookups int   // that are sure to come
+	told    int64 // Boottime: when it was last set or looked up
 	claim   sessfs.Claim
 	session *sessfs.Session
 }
@@ -30,7 +31,11 @@ const (
 	// in a second ESTALE, which PHP would hear.
 	markPatience = 20 * time.Second
 	markLookups  = 2
-	maxMarks     = 4096
+	// markPrompt is how soon after stat's ENOENT a LOOKUP is believed to belong to the open that follows it, and how soon
+	// after the first LOOKUP of an OPEN the second one comes, if it comes: of a later one nobody knows to which system
+	// call it belongs, and another host may have made the session since.
+	markPrompt = 50 * time.Millisecond
+	maxMarks   = 4096
 )
 
 // marks is guarded by FS.mu. Both queues are in the order in which their marks were made, which is that of their end but
@@ -50,7 +55,7 @@ func (m *marks) set(key markKey, claim sessfs.Claim, s *sessfs.Session) (ended [
 	ended = m.expire(now)
 	if old := m.byKey[key]; old != nil {
 		if claim == nil {
-			old.until = max(old.until, now+int64(markLife))
+			old.until, old.told = max(old.until, now+int64(markLife)), now
 			return ended
 		}
 		ended = append(ended, m.end(old)...)
@@ -63,7 +68,7 @@ func (m *marks) set(key markKey, claim sessfs.Claim, s *sessfs.Session) (ended [
 		ended = append(ended, m.end((*q)[0])...)
 		*q = (*q)[1:]
 	}
-	mk := &mark{key: key, made: now, until: now + int64(markLife), claim: claim, session: s}
+	mk := &mark{key: key, made: now, told: now, until: now + int64(markLife), claim: claim, session: s}
 	if claim != nil {
 		mk.lookups, mk.until = markLookups, now+int64(markPatience)
 	}
@@ -72,16 +77,21 @@ func (m *marks) set(key markKey, claim sessfs.Claim, s *sessfs.Session) (ended [
 	return ended
 }
 
-// has tells a LOOKUP whether the session was missing for that process just now.
-func (m *marks) has(key markKey) bool {
+// ask tells a LOOKUP whether the session was missing for that process just now, or that it was some time ago, and the
+// truth must be asked for again. The caller closes what has ended.
+func (m *marks) ask(key markKey) (missing, again bool, ended []sessfs.Claim) {
 	mk, now := m.byKey[key], sessfs.Boottime()
 	if mk == nil || mk.until <= now {
-		return false
+		return false, false, nil
 	}
+	if mk.lookups < markLookups && mk.told+int64(markPrompt) < now {
+		return false, true, m.end(mk)
+	}
+	mk.told = now
 	if mk.lookups--; mk.lookups <= 0 { // what comes next is a CREATE, or nothing
 		mk.until = min(mk.until, now+int64(markLife))
 	}
-	return true
+	return true, false, nil
 }
 
 // take ends a mark and hands over what it kept.
@@ -93,6 +103,14 @@ func (m *marks) take(key markKey) (claim sessfs.Claim, s *sessfs.Session, ok boo
 	delete(m.byKey, key)
 	claim, mk.claim = mk.claim, nil
 	return claim, mk.session, true
+}
+
+// drop ends the mark of key, if there is one, and hands over its claim.
+func (m *marks) drop(key markKey) (ended []sessfs.Claim) {
+	if mk := m.byKey[key]; mk != nil {
+		ended = m.end(mk)
+	}
+	return ended
 }
 
 func (m *marks) end(mk *mark) (ended []sessfs.Claim) {

@@ -129,6 +129,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in
 	if f == nil {
 		f = fs.fileOf(n.id, s)
 	}
+	ended = append(ended, fs.marks.drop(markKey{n.id, in.Pid})...)
 	h := fs.attach(n, f, claim, in.Pid, in.Flags)
 	fs.seen.put(n.id, sighting{v.attr, len(v.data)})
 	if in.Flags&syscall.O_TRUNC != 0 {

@@ -84,16 +84,25 @@ func TestMarks(t *testing.T) {
 	var m marks
 	m.init()
 	key := markKey{"sess_x", 7}
-	m.set(key, nil, &sessfs.Session{})
-	if !m.has(key) || m.has(markKey{"sess_x", 8}) || m.has(markKey{"sess_y", 7}) {
+	has := func(key markKey) bool {
+		missing, again, _ := m.ask(key)
+		return missing || again
+	}
+	m.set(key, &closedClaim{}, &sessfs.Session{})
+	if !has(key) || has(markKey{"sess_x", 8}) || has(markKey{"sess_y", 7}) {
 		t.Error("a mark belongs to one name and process")
 	}
-	if _, _, ok := m.take(key); !ok || m.has(key) {
+	if _, _, ok := m.take(key); !ok || has(key) {
 		t.Error("a mark ends with its CREATE")
 	}
 	m.set(key, nil, nil)
+	m.byKey[key].told -= int64(markPrompt) + 1
+	if missing, again, _ := m.ask(key); missing || !again || has(key) {
+		t.Error("what was missing some time ago must be asked for again, once")
+	}
+	m.set(key, nil, nil)
 	m.expire(sessfs.Boottime() + int64(markLife) + 1)
-	if m.has(key) || len(m.fresh)+len(m.late) != 0 {
+	if has(key) || len(m.fresh)+len(m.late) != 0 {
 		t.Error("a mark ends after its time")
 	}
 	// The mark of an OPEN waits for the LOOKUP that is sure to come, its claim does not.
@@ -103,11 +112,20 @@ func TestMarks(t *testing.T) {
 	if ended := m.expire(now + int64(markLife) + 1); len(ended) != 1 || ended[0] != open || m.byKey[key] == nil {
 		t.Errorf("after its time an OPEN's mark gives back %v", ended)
 	}
-	if !m.has(key) || m.byKey[key].until < now+int64(markLife)+1 || !m.has(key) || m.byKey[key].until > sessfs.Boottime()+int64(markLife) {
+	if !has(key) || m.byKey[key].until < now+int64(markLife)+1 || !has(key) || m.byKey[key].until > sessfs.Boottime()+int64(markLife) {
 		t.Error("the LOOKUPs that came late are not told, or the mark stays for long after them")
 	}
 	if claim, _, ok := m.take(key); !ok || claim != nil {
 		t.Error("CREATE does not find the mark")
+	}
+	m.set(key, open, nil)
+	m.byKey[key].told -= int64(markPatience) / 2
+	if missing, _, _ := m.ask(key); !missing {
+		t.Error("the first LOOKUP after an OPEN, which may come late, is not told")
+	}
+	m.byKey[key].told -= int64(markPrompt) + 1
+	if missing, again, ended := m.ask(key); missing || !again || len(ended) != 1 {
+		t.Errorf("a second one some time later: missing %v, again %v, ended %v", missing, again, ended)
 	}
 	m.set(key, open, nil)
 	if ended := m.expire(now + int64(markPatience) + int64(time.Second)); len(ended) != 1 || m.byKey[key] != nil || len(m.fresh)+len(m.late) != 0 {

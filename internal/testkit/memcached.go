@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -27,10 +28,10 @@ func StartMemcached(t testing.TB, args ...string) *Memcached {
 	return m
 }
 
-// Start starts it, or starts it again: empty.
-func (m *Memcached) Start() {
+// Start starts it, or starts it again: empty. More arguments hold until the next Start.
+func (m *Memcached) Start(more ...string) {
 	m.t.Helper()
-	m.proc = Start(m.t, "memcached", m.args...)
+	m.proc = Start(m.t, "memcached", slices.Concat(m.args, more)...)
 	Until(m.t, 10*time.Second, "memcached answers at "+m.Addr, func() bool {
 		c, err := net.Dial("tcp", m.Addr)
 		if err == nil {
