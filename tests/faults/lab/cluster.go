@@ -132,9 +132,9 @@ func (l *Lab) whole(h *host) string {
 	return ""
 }
 
-// A server is asked again every second, is young for a lease and a second, and is mended in the background: this is
-// many times as long.
-const mendTime = 90 * time.Second
+// A server is asked again every second, is young for a lease and a second, and is mended in the background; where that
+// fails, on a machine so busy that others do not answer either, it is tried again a minute later at most.
+const mendTime = 4 * time.Minute
 
 // mended waits until every host finds all servers whole.
 func (l *Lab) mended(after string) bool {
