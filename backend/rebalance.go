@@ -37,7 +37,7 @@ type rebalance struct {
 	pause        time.Duration // between the dumps of a server
 	found        rebalanced
 	only         *server // the sessions that it should have; nil: all
-	stopped      error   // ctx's, or the reason why waiting for the rate would be longer than ctx allows
+	stopped      error   // guarded by mu: ctx's, or the reason why waiting for the rate would be longer than ctx allows
 
 	seed maphash.Seed
 
@@ -85,11 +85,22 @@ func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 	servers := slices.Clone(r.c.servers())
 	items := r.items(ctx, servers)
 	var errs []error
+	if r.only != nil { // nobody looks at its progress server by server
+		_, errs = each(servers, func(s *server) (struct{}, error) { return struct{}{}, r.list(ctx, s) })
+		errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+		r.update(func() { r.p.Total = r.p.Done })
+		if err := cmp.Or(r.stop(nil), ctx.Err()); err != nil {
+			return r.report, err
+		}
+		return r.finish(ctx, servers, errs)
+	}
 	for i, s := range servers {
 		before := r.p.Done
-		if err := r.list(ctx, s); r.stopped != nil || ctx.Err() != nil {
-			return r.report, cmp.Or(r.stopped, ctx.Err())
-		} else if err == nil && r.p.Done-before < listSeen { // a larger one is dumped once only
+		err := r.list(ctx, s)
+		if stopped := cmp.Or(r.stop(nil), ctx.Err()); stopped != nil {
+			return r.report, stopped
+		}
+		if err == nil && r.p.Done-before < listSeen { // a larger one is dumped once only
 			f.listed[s.name] = true
 		} else if err != nil {
 			errs = append(errs, err)
@@ -103,6 +114,19 @@ func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 		})
 		r.c.log.Debug("a rebalance has looked at a server", "server", s.name, "records", r.p.Done-before)
 	}
+	return r.finish(ctx, servers, errs)
+}
+
+// stop notes why all is to stop, and returns the first reason.
+func (r *rebalance) stop(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = cmp.Or(r.stopped, err)
+	return r.stopped
+}
+
+// finish does what is left when the servers were listed, of which some failed.
+func (r *rebalance) finish(ctx context.Context, servers []*server, errs []error) (RebalanceReport, error) {
 	if len(errs) == len(servers) {
 		return r.report, fmt.Errorf("listing sessions: %w", errors.Join(errs...))
 	}
@@ -143,9 +167,9 @@ func (r *rebalance) list(ctx context.Context, s *server) error {
 		if len(batch) == 0 {
 			return nil
 		}
-		r.stopped = r.compare(ctx, s, batch)
+		stopped := r.stop(r.compare(ctx, s, batch))
 		batch, bytes = batch[:0], 0
-		return r.stopped
+		return stopped
 	}
 	err := s.list(ctx, r.pause, func(e sessfs.Entry) error {
 		size := min(e.Size, 1<<20) // what is larger stands in chunks, which are not read
@@ -157,7 +181,7 @@ func (r *rebalance) list(ctx context.Context, s *server) error {
 		batch, bytes = append(batch, e), bytes+size
 		return nil
 	})
-	if r.stopped == nil {
+	if r.stop(nil) == nil {
 		flush() // of what came before an error, too
 	}
 	return err
