@@ -163,13 +163,8 @@ func (m *commit) prepare() error {
 func (m *commit) run() error {
 	for try := 0; try < 10 && (try == 0 || !m.late()); try++ {
 		failed := len(m.out)
-		for _, step := range []func() error{m.sendChunks, m.look, m.relock, m.send, m.relock} {
-			if err := step(); err != nil {
-				return err
-			}
-			if len(m.out) > failed {
-				break
-			}
+		if err := m.attempt(); err != nil {
+			return err
 		}
 		switch {
 		case len(m.out) > failed:
@@ -181,6 +176,19 @@ func (m *commit) run() error {
 		}
 	}
 	return fmt.Errorf("storing session %s: %w: %w", m.id.Hash(), sessfs.ErrUnavailable, errors.Join(append(m.errs, errTimeout)...))
+}
+
+var attempt = [...]func(*commit) error{(*commit).sendChunks, (*commit).look, (*commit).relock, (*commit).send, (*commit).relock}
+
+// attempt does what is left to do on the members, until one fails.
+func (m *commit) attempt() error {
+	failed := len(m.out)
+	for _, step := range attempt {
+		if err := step(m); err != nil || len(m.out) > failed {
+			return err
+		}
+	}
+	return nil
 }
 
 // complete tells whether every member has stored the session, and had our lock after that.

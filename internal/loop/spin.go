@@ -18,11 +18,11 @@ type spinner struct {
 }
 
 const (
-	spinMost   = 60 * time.Microsecond
-	spinLeast  = 5 * time.Microsecond
+	spinMost   = 200 * time.Microsecond
+	spinLeast  = 20 * time.Microsecond
 	yieldEvery = 10 * time.Microsecond
 	// A sched_yield that takes longer has run another thread: the core is wanted.
-	yieldBusy = 3 * time.Microsecond
+	yieldBusy = 5 * time.Microsecond
 )
 
 func (s *spinner) init() {
