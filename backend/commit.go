@@ -163,7 +163,7 @@ func (m *commit) prepare() error {
 func (m *commit) run() error {
 	for try := 0; try < 10 && (try == 0 || !m.late()); try++ {
 		failed := len(m.out)
-		if err := m.attempt(); err != nil {
+		if err := m.tryOnce(); err != nil {
 			return err
 		}
 		switch {
@@ -178,12 +178,12 @@ func (m *commit) run() error {
 	return fmt.Errorf("storing session %s: %w: %w", m.id.Hash(), sessfs.ErrUnavailable, errors.Join(append(m.errs, errTimeout)...))
 }
 
-var attempt = [...]func(*commit) error{(*commit).sendChunks, (*commit).look, (*commit).relock, (*commit).send, (*commit).relock}
+var steps = [...]func(*commit) error{(*commit).sendChunks, (*commit).look, (*commit).relock, (*commit).send, (*commit).relock}
 
-// attempt does what is left to do on the members, until one fails.
-func (m *commit) attempt() error {
+// tryOnce does what is left to do on the members, until one fails.
+func (m *commit) tryOnce() error {
 	failed := len(m.out)
-	for _, step := range attempt {
+	for _, step := range steps {
 		if err := step(m); err != nil || len(m.out) > failed {
 			return err
 		}
