@@ -33,7 +33,7 @@ func scenarios() []*scenario {
 		{key: "8p-1k", title: "8 processes, 1 kB", processes: 8, bytes: 1 << 10, sessions: 100, kinds: allKinds,
 			quick: []string{kindSessfs, kindTwo, kindCopies, kindEmbedded, kindLocked, kindPecl, kindRedis, kindTmpfs}},
 		{key: "1p-1k", title: "1 process, 1 kB", processes: 1, bytes: 1 << 10, sessions: 100, kinds: allKinds,
-			quick: []string{kindSessfs, kindKeep, kindLocked, kindPecl}},
+			quick: []string{kindSessfs, kindCopies, kindKeep, kindLocked, kindPecl}},
 		{key: "1p-1k-1ms", title: "1 process, 1 kB, round trip 1 ms", processes: 1, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, kinds: networkKinds,
 			quick: []string{kindSessfs, kindKeep, kindLocked, kindPecl}},
 		{key: "1p-1k-1ms-connect", title: "1 process, 1 kB, round trip 1 ms, and one more for each connection", processes: 1, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, connects: true,
