@@ -36,13 +36,14 @@ func (d *deck) next() Class {
 	return c
 }
 
-// faults makes one fault after the other until the time is over and each class has occurred. It stops where something
-// cannot be mended: the faults after that would be two at a time.
+// faults makes one fault after the other until the time is over and, in a run of five minutes and more, each class has
+// occurred. It stops where something cannot be mended: the faults after that would be two at a time.
 func (l *Lab) faults() {
 	l.t.Helper()
 	begin := time.Now()
 	d := &deck{rnd: l.rnd, classes: l.plan.Classes}
-	for made := 0; len(d.classes) > 0 && (time.Since(begin) < l.plan.Time || made < len(d.classes)); made++ {
+	all := l.plan.Time >= 5*time.Minute
+	for made := 0; len(d.classes) > 0 && (time.Since(begin) < l.plan.Time || all && made < len(d.classes)); made++ {
 		quiet := between(l.rnd, 0, 2*time.Second)
 		f := l.draw(d.next())
 		l.sleep(quiet)
