@@ -29,6 +29,7 @@ const (
 	listBatches = 256     // that wait to be fetched
 	listSeen    = 1 << 20 // keys that are remembered, to tell what a further dump shows newly
 	listDumps   = 6
+	listMend    = 3 // of these, where what is stored meanwhile does not matter
 	listQuiet   = 2 // dumps in succession that show nothing new end the listing
 	listPause   = 2 * time.Millisecond
 	listWait    = 600 * time.Millisecond // the pause where none may be missed
@@ -53,7 +54,7 @@ func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
 	seen := make(map[uint64]struct{}) // hashes of ids, guarded by mu; beyond listSeen a session may be told twice
 	seed, differ := maphash.MakeSeed(), c.mayDiffer()
 	_, errs := each(servers, func(s *server) (struct{}, error) {
-		return struct{}{}, s.list(ctx, listPause, func(e sessfs.Entry) error {
+		return struct{}{}, s.list(ctx, listPause, listDumps, func(e sessfs.Entry) error {
 			h := maphash.String(seed, string(e.ID))
 			mu.Lock()
 			_, twice := seen[h]
@@ -120,7 +121,7 @@ func (c *Cluster) canMiss(servers []*server, errs []error) bool {
 // list calls fn for every record of a server. An item that was read is not dumped until the server has moved it in its LRU,
 // which a thread of its own does within a second: of 5,000 that were read a moment ago none was dumped for 116 ms (1.6.18).
 // So no dump before has missed what the last one shows only where they are further apart than that: see listWait.
-func (s *server) list(ctx context.Context, pause time.Duration, fn func(sessfs.Entry) error) error {
+func (s *server) list(ctx context.Context, pause time.Duration, dumps int, fn func(sessfs.Entry) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	batches := make(chan []listed, listBatches)
@@ -129,7 +130,7 @@ func (s *server) list(ctx context.Context, pause time.Duration, fn func(sessfs.E
 		defer close(batches)
 		d := dumper{s: s, seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
 		quiet := 0
-		for range listDumps {
+		for range dumps {
 			before := len(d.seen)
 			dumpErr = d.dump(ctx, batches)
 			if quiet++; len(d.seen) > before {

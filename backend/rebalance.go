@@ -171,7 +171,11 @@ func (r *rebalance) list(ctx context.Context, s *server) error {
 		batch, bytes = batch[:0], 0
 		return stopped
 	}
-	err := s.list(ctx, r.pause, func(e sessfs.Entry) error {
+	dumps := listDumps
+	if r.only != nil {
+		dumps = listMend
+	}
+	err := s.list(ctx, r.pause, dumps, func(e sessfs.Entry) error {
 		size := min(e.Size, 1<<20) // what is larger stands in chunks, which are not read
 		if len(batch) == listKeys || (len(batch) > 0 && bytes+size > listBytes) {
 			if err := flush(); err != nil {
