@@ -10,14 +10,8 @@ import (
 // beginCopy stores the record of from in the place of to, if that still is what was seen. Chunks go first. What it returns
 // waits for the outcome.
 func (o *operation) beginCopy(from, to *found) func() (stored, error) {
-	life := o.c.remaining(from.rec)
-	st := storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, head: from.value, mark: uint32(from.rec.version.Nonce),
-		exptime: exptime(life)}
-	if to.item.found && to.cas == 0 {
-		return func() (stored, error) { return stored{}, errVoid }
-	}
 	if from.rec.chunks() == 0 {
-		return to.s.beginStore(o.place, st, o.step())
+		return o.beginReplace(from, to, false)
 	}
 	return background(func() (stored, error) {
 		data, why, err := o.c.fetchChunks(from.s, o.conn, from.rec, o.step())
@@ -27,15 +21,25 @@ func (o *operation) beginCopy(from, to *found) func() (stored, error) {
 		if err != nil {
 			// The part that is missing is not this member's fault: whoever needs the data finds out.
 			if errors.Is(err, sessfs.ErrDamaged) {
-				return to.s.beginStore(o.place, st, o.step())()
+				return o.beginReplace(from, to, false)()
 			}
 			return stored{}, err
 		}
-		if err := o.c.putChunks(to.s, o.place, from.rec, data, life, o.step()); err != nil {
+		if err := o.c.putChunks(to.s, o.place, from.rec, data, o.c.remaining(from.rec), o.step()); err != nil {
 			return stored{}, err
 		}
-		return to.s.beginStore(o.place, st, o.step())()
+		return o.beginReplace(from, to, false)()
 	})
+}
+
+// beginReplace stores the item of from in the place of to, if that still is what was seen, and reads the lock and its mark
+// after that where that is asked for.
+func (o *operation) beginReplace(from, to *found, lock bool) func() (stored, error) {
+	if to.item.found && to.cas == 0 {
+		return func() (stored, error) { return stored{}, errVoid }
+	}
+	return to.s.beginStore(o.place, storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, head: from.value,
+		mark: uint32(from.rec.version.Nonce), exptime: exptime(o.c.remaining(from.rec)), lock: lock, look: lock}, o.step())
 }
 
 // remaining is how long a copy of a record shall live: it ends when the record does.

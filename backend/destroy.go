@@ -78,7 +78,7 @@ func (o *operation) bury(tomb *found, list []found, answers []answer) (left int,
 		case f.rec != nil && f.rec.version == tomb.rec.version:
 			buried = true
 		case f.rec == nil || f.rec.version.Counter <= tomb.rec.version.Counter:
-			waits[i] = o.beginBury(tomb, f)
+			waits[i] = o.beginReplace(tomb, f, true)
 			n++
 		}
 	}
@@ -105,15 +105,6 @@ func (o *operation) bury(tomb *found, list []found, answers []answer) (left int,
 		left++
 	}
 	return left, buried
-}
-
-// beginBury stores a tombstone in the place of f, if that still is what was seen, and reads the lock and its mark.
-func (o *operation) beginBury(tomb, f *found) func() (stored, error) {
-	if f.item.found && f.cas == 0 {
-		return func() (stored, error) { return stored{}, errVoid }
-	}
-	return f.s.beginStore(o.place, storing{add: !f.item.found, cas: f.cas, epoch: f.epoch, head: tomb.value,
-		mark: uint32(tomb.rec.version.Nonce), exptime: exptime(o.c.remaining(tomb.rec)), lock: true, look: true}, o.step())
 }
 
 // tellOthers stores the tombstone on the candidates that are not members, in the background and when they answer: they may
