@@ -12,6 +12,8 @@ package sessfs
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -79,6 +81,9 @@ type Holder struct {
 	// Answered, where the holder was read from a lock: its host has answered a mark that this lease is wanted.
 	Answered bool
 }
+
+// NewToken returns the token of a lease: random, so that no two have the same.
+func NewToken() string { return strconv.FormatUint(rand.Uint64(), 16) }
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.
 type Lease struct {

@@ -67,6 +67,22 @@ type Claim interface {
 	Close()
 }
 
+// Reopened is an open file description that a former daemon of this host has left.
+type Reopened struct {
+	PID  uint32
+	Kind LockKind // the lock that it had; 0: none
+}
+
+// Reopener is a Store that can go on where a former daemon of this host has ended.
+type Reopener interface {
+	// Reopen makes the Claims of a session's open file descriptions, with the locks that they had, and reads the session.
+	// A lock that was lost makes its claims fail: see Claim.Err. An error is that of the read.
+	Reopen(ctx context.Context, id ID, list []Reopened) ([]Claim, *Session, error)
+	// Reopened is called when Reopen was for all of them: the locks that the former daemon has left beside go back, in
+	// the background.
+	Reopened()
+}
+
 // MarkLife is how long a mark stays that is not left again.
 const MarkLife = 5 * time.Second
 
@@ -76,7 +92,8 @@ const MarkLife = 5 * time.Second
 // record is unreadable.
 type Backend interface {
 	// TryLock tries to take the session's lease for holder and reads the session, in one round trip. The lease is nil
-	// when somebody else has it. The session is as read after the lock, so with a lease it was read under it.
+	// when somebody else has it. The session is as read after the lock, so with a lease it was read under it. The
+	// holder's Token, where it has one, becomes the lease's, and a lock that has it already is this lease.
 	TryLock(ctx context.Context, id ID, holder Holder) (*Lease, *Session, error)
 	// Read reads the session.
 	Read(ctx context.Context, id ID) (*Session, error)

@@ -3,9 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"time"
 
 	"sessfs"
@@ -40,7 +38,10 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 		return nil, nil, err
 	}
 	o := c.settings.Load()
-	token := strconv.FormatUint(rand.Uint64(), 16)
+	token := holder.Token
+	if token == "" {
+		token = sessfs.NewToken()
+	}
 	t := &taking{operation: c.operation(id), exptime: leaseSeconds(o.Lease), begun: time.Now()}
 	t.hold = &hold{place: t.place, token: token, value: encodeLock(token, holder)}
 	sent := sessfs.Boottime()

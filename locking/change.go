@@ -24,9 +24,9 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	if lease == nil {
 		h := m.holder(0)
 		h.Keep = 0
-		own, _, err := m.b.TryLock(ctx, id, h)
+		own, record, _, err := m.tryLock(ctx, id, h)
 		if err == nil && own == nil && m.askKeeper(ctx, id) {
-			own, _, err = m.b.TryLock(ctx, id, h)
+			own, record, _, err = m.tryLock(ctx, id, h)
 		}
 		if err != nil {
 			return nil, err
@@ -34,6 +34,7 @@ func (m *Manager) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 		if own == nil {
 			return nil, fmt.Errorf("changing session %s: %w", id.Hash(), sessfs.ErrLocked)
 		}
+		defer m.opts.Leases.End(record)
 		defer m.b.Unlock(own)
 		return m.count(m.b.Commit(ctx, id, base, attr, data, own))
 	}

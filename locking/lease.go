@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // All functions here that take an entry are called with its shard's mu held, but for those that say otherwise.
@@ -20,9 +21,25 @@ func (m *Manager) checkDeadline(e *entry) {
 	}
 }
 
+// tryLock is Backend.TryLock with a record of the lease: made before, so that a successor knows of it whenever this
+// process dies, and ended where there is no lease. Called without the mutex.
+func (m *Manager) tryLock(ctx context.Context, id sessfs.ID, h sessfs.Holder) (*sessfs.Lease, *handover.Lease, *sessfs.Session, error) {
+	if h.Token == "" {
+		h.Token = sessfs.NewToken()
+	}
+	record := m.opts.Leases.Begin(id, h)
+	l, v, err := m.b.TryLock(ctx, id, h)
+	if l == nil {
+		m.opts.Leases.End(record)
+		return nil, nil, v, err
+	}
+	m.opts.Leases.Hold(record, l.Deadline)
+	return l, record, v, err
+}
+
 // adopt notes a lease that was won, and what was read under it by a question sent at asked.
-func (m *Manager) adopt(e *entry, l *sessfs.Lease, v *sessfs.Session, asked int64) {
-	e.lease = l
+func (m *Manager) adopt(e *entry, l *sessfs.Lease, record *handover.Lease, v *sessfs.Session, asked int64) {
+	e.lease, e.record = l, record
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
 	e.handOvers, e.turn = 0, 1
@@ -41,7 +58,8 @@ func (m *Manager) forget(e *entry) {
 	if e.lease.Keep > 0 {
 		m.watched.Add(-1)
 	}
-	e.lease, e.current, e.sure = nil, nil, 0
+	m.opts.Leases.End(e.record)
+	e.lease, e.record, e.current, e.sure = nil, nil, nil, 0
 	e.stored, e.unmarked, e.marked, e.waited = 0, false, false, false
 	m.counters.leases.Add(-1)
 	m.leases.Add(-1)
@@ -227,6 +245,7 @@ func (m *Manager) renew(e *entry, lease *sessfs.Lease) {
 	switch {
 	case err == nil:
 		lease.Deadline = next.Deadline
+		m.opts.Leases.Hold(e.record, next.Deadline)
 		e.renewAt = sessfs.Boottime() + int64(m.settings.Load().Lease)/3
 	case errors.Is(err, sessfs.ErrLockLost):
 		m.lose(e, err)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // Options of a Manager. Zero values of the tuning fields mean their defaults.
@@ -28,6 +29,8 @@ type Options struct {
 	Host, Boot string // of the holder that other hosts see
 	Settings
 	Log *slog.Logger
+	// Leases is where it is noted which leases this host has, for a successor; nil: nowhere.
+	Leases *handover.Leases
 
 	HandOvers int           // local hand-overs before the lease goes to other hosts that wait for it; default 8
 	Hold      time.Duration // the same as a time; default 50 ms
@@ -69,6 +72,7 @@ type Manager struct {
 	polling atomic.Int64  // waits for leases of other hosts
 	commits atomic.Uint64 // tells which commits look for a mark
 	kept    atomic.Int64  // bytes of sessions whose leases are kept
+	left    inheritance
 	wake    chan struct{} // capacity 1: leases is not 0 any more
 	ctx     context.Context
 	end     context.CancelFunc
@@ -89,7 +93,8 @@ type entry struct {
 	queue queue
 
 	lease     *sessfs.Lease // nil: this host has none
-	leasedAt  int64         // Boottime
+	record    *handover.Lease
+	leasedAt  int64 // Boottime
 	renewAt   int64
 	renewing  bool
 	lost      int64 // when an attempt to get the lease last failed
@@ -137,6 +142,7 @@ func New(b sessfs.Backend, o Options) *Manager {
 	for i := range m.shards {
 		m.shards[i].entries = make(map[sessfs.ID]*entry)
 	}
+	m.left.init(o.Leases)
 	m.running.Add(1)
 	go m.keep()
 	return m
@@ -228,10 +234,11 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	s.mu.Unlock()
 
 	var lease *sessfs.Lease
+	var record *handover.Lease
 	var v *sessfs.Session
 	var err error
 	if try {
-		lease, v, err = m.b.TryLock(ctx, id, m.holder(pid))
+		lease, record, v, err = m.tryLock(ctx, id, m.holder(pid))
 	} else {
 		v, err = m.b.Read(ctx, id)
 	}
@@ -240,7 +247,7 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	if try {
 		e.acquiring = false
 		if lease != nil {
-			m.adopt(e, lease, v, now)
+			m.adopt(e, lease, record, v, now)
 			e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 			c.seen = v
 		} else {

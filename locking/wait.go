@@ -152,7 +152,7 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 	}
 	e.shard.mu.Unlock()
 	asked := sessfs.Boottime()
-	lease, v, err := m.b.TryLock(m.ctx, e.id, m.holder(pid))
+	lease, record, v, err := m.tryLock(m.ctx, e.id, m.holder(pid))
 	if err != nil {
 		m.failAll(e, err)
 		return false, false
@@ -160,7 +160,7 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	if lease != nil {
-		m.adopt(e, lease, v, asked)
+		m.adopt(e, lease, record, v, asked)
 		e.waited, e.turn = true, e.queue.count()
 		if granted := e.queue.next(); len(granted) > 0 {
 			m.answer(e, granted)

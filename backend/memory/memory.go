@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,15 +145,18 @@ func (b *Backend) TryLock(_ context.Context, id sessfs.ID, holder sessfs.Holder)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.read(id)
+	token := holder.Token
+	if token == "" {
+		token = sessfs.NewToken()
+	}
 	it := s.items[id]
-	if it != nil && it.lock != nil {
+	if it != nil && it.lock != nil && it.lock.token != token {
 		return nil, v, nil
 	}
 	if it == nil {
 		it = &item{}
 		s.items[id] = it
 	}
-	token := strconv.FormatUint(rand.Uint64(), 16)
 	it.lock = &lock{token: token, holder: holder, until: sent + int64(o.Lease)}
 	return &sessfs.Lease{ID: id, Token: token, Deadline: deadline(sent, o.Lease), Keep: holder.Keep}, v, nil
 }
