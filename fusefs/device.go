@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"sessfs/internal/handover"
 	"sessfs/internal/loop"
 )
 
@@ -26,18 +27,19 @@ type device struct {
 	counters *counters
 	log      *slog.Logger
 	workers  workers
-	direct   uniques        // of requests that are with a worker and that no signal ends
+	requests *handover.Requests
+	direct   uniques        // requests that are with a worker and that no signal ends
 	failed   atomic.Bool    // reading failed; the kernel still has the mount
 	readers  sync.WaitGroup // that have not seen the end of the mount
-	large    sync.Pool      // *[]byte of requestSize
-	small    sync.Pool      // *[]byte of smallSize, for requests without a payload
+	large    sync.Pool      // *[]byte of requestSize, for answers
+	small    sync.Pool      // *[]byte of smallSize, for answers
 }
 
 // reader is the device in one event loop. It implements loop.Source.
 type reader struct {
 	*device
 	loop *loop.Loop
-	in   *[]byte // what the next request is read into
+	in   *handover.Request // what the next request is read into
 	// burst is how many requests are read without asking whether there are more: about as many as there were lately.
 	// A read in vain costs as much as one that brings a request.
 	burst int
@@ -67,13 +69,13 @@ const (
 const (
 	inHeaderSize  = 40
 	outHeaderSize = 16
-	requestSize   = 1<<20 + 4096 // the longest request: a WRITE of maxWrite, its headers, rounded up
-	smallSize     = 4096
+	requestSize   = handover.LargeSize
+	smallSize     = handover.SmallSize
 	gather        = 32 // requests that are read before what they left to write is written
 )
 
 func newDevice(fd int, fs *FS, opts *fuse.MountOptions) *device {
-	d := &device{fd: fd, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts)}
+	d := &device{fd: fd, fs: fs, counters: &fs.counters, log: fs.log, proto: fuse.NewProtocolServer(fs, opts), requests: fs.memory.Requests()}
 	d.large.New = func() any { b := make([]byte, requestSize); return &b }
 	d.small.New = func() any { b := make([]byte, smallSize); return &b }
 	d.workers.handle = d.handleApart
@@ -83,21 +85,36 @@ func newDevice(fd int, fs *FS, opts *fuse.MountOptions) *device {
 // initTimeout is how long the kernel may take to send INIT, which it does when it mounts.
 const initTimeout = 5 * time.Second
 
-// serve answers INIT, so that all loops know what it brought, and has them read the device; they end with the mount.
-func (d *device) serve(g *loop.Group) error {
+// begin answers INIT, so that all loops know what it brought. Of a mount that a former daemon has served the kernel sends
+// none: the one that was kept is handled again, without an answer.
+func (d *device) begin() error {
+	if kept := d.fs.memory.Init(); len(kept) > 0 {
+		out := d.small.Get().(*[]byte)
+		defer d.small.Put(out)
+		if _, status := d.proto.HandleRequest([][]byte{kept}, [][]byte{*out}); status != fuse.OK {
+			return fmt.Errorf("the kept INIT could not be handled: %v", status)
+		}
+		return nil
+	}
 	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, int(initTimeout/time.Millisecond)); err != nil && err != unix.EINTR {
 		return fmt.Errorf("waiting for the kernel: poll: %w", err)
 	}
-	buf := d.large.Get().(*[]byte)
-	defer d.large.Put(buf)
-	n, errno := loop.Read(d.fd, *buf)
-	if errno != 0 || n < inHeaderSize || binary.NativeEndian.Uint32((*buf)[4:]) != opInit {
+	q := d.requests.Large()
+	defer q.Free()
+	n, errno := loop.Read(d.fd, q.Room())
+	if errno != 0 || n < inHeaderSize || binary.NativeEndian.Uint32(q.Room()[4:]) != opInit {
 		return fmt.Errorf("the kernel did not begin with INIT: %d bytes, errno %d", n, errno)
 	}
-	d.handle((*buf)[:n], opInit)
+	d.fs.memory.KeepInit(q.Room()[:n])
+	d.handle(q.Room()[:n], opInit)
+	return nil
+}
+
+// serve has all loops read the device; they end with the mount.
+func (d *device) serve(g *loop.Group) error {
 	for i, l := range g.Loops() {
 		d.readers.Add(1)
-		r := &reader{device: d, loop: l, in: d.large.Get().(*[]byte), burst: 1}
+		r := &reader{device: d, loop: l, in: d.requests.Large(), burst: 1}
 		if err := l.Add(d.fd, r, true); err != nil {
 			d.readers.Done()
 			if i > 0 {
@@ -110,6 +127,21 @@ func (d *device) serve(g *loop.Group) error {
 	return nil
 }
 
+// resume handles what a former daemon has read and not answered. First, one after the other, what makes up changes that
+// are not stored yet; whether they were answered does not matter: the kernel refuses a second answer.
+func (d *device) resume(left []*handover.Request) {
+	for _, q := range left {
+		in := q.Room()
+		w := work{q, int(binary.NativeEndian.Uint32(in)), binary.NativeEndian.Uint32(in[4:])}
+		d.note(w)
+		if q.Kept() {
+			d.handleApart(w)
+		} else {
+			d.workers.do(w)
+		}
+	}
+}
+
 // Poll takes the requests that the kernel has ready.
 func (r *reader) Poll() bool {
 	if r.in == nil {
@@ -118,7 +150,7 @@ func (r *reader) Poll() bool {
 	i := 0
 	defer func() { r.counted(i) }()
 	for ; i < r.burst; i++ {
-		n, errno := loop.Read(r.fd, *r.in)
+		n, errno := loop.Read(r.fd, r.in.Room())
 		switch {
 		case errno == 0 && n >= inHeaderSize:
 			r.take(n)
@@ -163,33 +195,40 @@ func (r *reader) Tick(time.Time) {}
 // Waiting implements loop.Source: requests have no time limit here.
 func (r *reader) Waiting() bool { return false }
 
-// take sees to the request of n bytes in r.in.
+// take sees to the request of n bytes in r.in. While it is there, or in a copy, a successor would find it.
 func (r *reader) take(n int) {
-	op := binary.NativeEndian.Uint32((*r.in)[4:])
+	in := r.in.Room()[:n]
+	op := binary.NativeEndian.Uint32(in[4:])
 	if op < uint32(len(r.counters.ops)) {
 		r.counters.ops[op].Add(1)
 	}
-	if op == opInterrupt && n >= sizeInterruptIn && r.direct.has(binary.NativeEndian.Uint64((*r.in)[inHeaderSize:])) {
-		return // without an answer, which the kernel does not need: EAGAIN would have it ask again at once
+	switch {
+	case op == opInterrupt && n >= sizeInterruptIn && r.direct.has(binary.NativeEndian.Uint64(in[inHeaderSize:])):
+		// without an answer, which the kernel does not need: EAGAIN would have it ask again at once
+		r.in.Clear()
+	case r.atOnce(in, op):
+		r.in.Clear()
+	case inline(op):
+		r.handle(in, op)
+		r.in.Clear()
+	case n <= smallSize:
+		w := work{r.requests.Small(in), n, op}
+		r.in.Clear()
+		r.note(w)
+		r.workers.do(w)
+	default:
+		w := work{r.in, n, op}
+		r.in = r.requests.Large()
+		r.note(w)
+		r.workers.do(w)
 	}
-	if r.atOnce((*r.in)[:n], op) {
-		return
+}
+
+// note has a request known while it is with a worker, but for those that a signal ends.
+func (d *device) note(w work) {
+	if w.op != opSetlkw {
+		d.direct.add(unique(w.in()), w.q)
 	}
-	if inline(op) {
-		r.handle((*r.in)[:n], op)
-		return
-	}
-	if op == opOpen || op == opWrite {
-		r.direct.add(unique((*r.in)[:n]))
-	}
-	if n <= smallSize {
-		req := r.small.Get().(*[]byte)
-		copy(*req, (*r.in)[:n])
-		r.workers.do(work{req, n, op, &r.small})
-		return
-	}
-	r.workers.do(work{r.in, n, op, &r.large})
-	r.in = r.large.Get().(*[]byte)
 }
 
 // inline tells which requests are answered from memory, never waiting for anything.
@@ -201,15 +240,23 @@ func inline(op uint32) bool {
 	return false
 }
 
+// maxAttempts is how many daemons may die of one request, or beside it.
+const maxAttempts = 5
+
 func (d *device) handleApart(w work) {
-	in := (*w.buf)[:w.n]
-	if !d.apart(in, w.op) {
+	in := w.in()
+	switch n := w.q.Begun(); {
+	case n > maxAttempts:
+		d.log.Error("a request was with several daemons that died; it is not tried again", "opcode", w.op, "daemons", n-1)
+		var h fuse.OutHeader
+		d.reply(unsafe.Pointer(&h), outHeaderSize, in, fuse.EIO)
+	case !d.apart(in, w.op):
 		d.handle(in, w.op)
 	}
-	if w.op == opOpen || w.op == opWrite {
+	if w.op != opSetlkw {
 		d.direct.remove(unique(in))
 	}
-	w.pool.Put(w.buf)
+	w.q.Free()
 }
 
 // handle answers one request.

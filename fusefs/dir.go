@@ -101,9 +101,8 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 			add(id)
 		}
 	})
-	fs.lastFh++
-	fs.dirs[fs.lastFh] = l
-	out.Fh = fs.lastFh
+	out.Fh = fs.newFh()
+	fs.dirs[out.Fh] = l
 	return fuse.OK
 }
 
@@ -199,7 +198,8 @@ func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 	}
 	fs.mu.Unlock()
 	closeClaims(ended)
-	if !existed && !ghost {
+	if !existed && !ghost && !fs.request(in.Unique).Again() { // a former daemon may have done it, and died before it answered
+
 		return fuse.ENOENT
 	}
 	return fuse.OK

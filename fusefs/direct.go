@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"sessfs/internal/handover"
 	"sessfs/internal/loop"
 )
 
@@ -153,19 +154,19 @@ func (d *device) recovered(in []byte, done *bool) {
 // unique is the number of a request.
 func unique(in []byte) uint64 { return binary.NativeEndian.Uint64(in[8:]) }
 
-// uniques is a set of requests.
+// uniques are requests by their number.
 type uniques struct {
 	mu  sync.Mutex
-	set map[uint64]struct{} // guarded by mu
+	set map[uint64]*handover.Request // guarded by mu
 }
 
-func (u *uniques) add(n uint64) {
+func (u *uniques) add(n uint64, q *handover.Request) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.set == nil {
-		u.set = make(map[uint64]struct{})
+		u.set = make(map[uint64]*handover.Request)
 	}
-	u.set[n] = struct{}{}
+	u.set[n] = q
 }
 
 func (u *uniques) remove(n uint64) {
@@ -174,9 +175,26 @@ func (u *uniques) remove(n uint64) {
 	delete(u.set, n)
 }
 
-func (u *uniques) has(n uint64) bool {
+func (u *uniques) has(n uint64) bool { return u.get(n) != nil }
+
+func (u *uniques) get(n uint64) *handover.Request {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	_, ok := u.set[n]
-	return ok
+	return u.set[n]
+}
+
+// request is the request with that number while it is with a worker; nil: it is not.
+func (fs *FS) request(unique uint64) *handover.Request {
+	if fs.device == nil {
+		return nil
+	}
+	return fs.device.direct.get(unique)
+}
+
+// copied keeps a request that is answered on the loop, for the change that it begins.
+func (fs *FS) copied(in *fuse.SetAttrIn) *handover.Request {
+	if fs.device == nil {
+		return nil
+	}
+	return fs.device.requests.Small(unsafe.Slice((*byte)(unsafe.Pointer(in)), sizeSetAttrIn))
 }

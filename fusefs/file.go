@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // file is a session that is open on this host: what the servers have, as last seen here, and what handles here have
@@ -12,6 +13,7 @@ import (
 // two (see detach).
 type file struct {
 	id        sessfs.ID
+	record    *handover.File
 	witnesses *witnesses
 	refs      int // handles and stores at RELEASE. Guarded by FS.mu.
 
@@ -36,9 +38,10 @@ type image struct {
 	who    witness
 	data   []byte
 	mtime  int64
-	stored bool   // bytes were written, not only cut
-	failed bool   // a store of it failed and was reported: never published at RELEASE
-	drop   uint32 // mode bits that the change takes away: see FS.dropped
+	stored bool                // bytes were written, not only cut
+	pins   []*handover.Request // of which it was made, for a successor
+	failed bool                // a store of it failed and was reported: never published at RELEASE
+	drop   uint32              // mode bits that the change takes away: see FS.dropped
 }
 
 // view is what a process sees of a file.
@@ -96,18 +99,45 @@ func (f *file) imageOf(process uint32) *image {
 	return nil
 }
 
-// keep makes data the unstored image of h's process pid; drop are the mode bits that go with the change. The caller
-// holds mu.
-func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32) *image {
+// keep makes data the unstored image of h's process pid; drop are the mode bits that go with the change, q the request
+// that asked for it. The caller holds mu.
+func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32, q *handover.Request) *image {
 	img := f.image(pid)
 	if img == nil {
 		img = &image{who: f.witnesses.watch(pid)}
 		f.images = append(f.images, img)
 	}
-	img.by, img.data, img.mtime, img.failed = h, data, now(), false
+	img.by, img.data, img.mtime, img.failed = h, data, q.Stamp(now()), false
+	img.pin(q)
 	img.stored = img.stored || stored
 	img.drop |= drop
 	return img
+}
+
+// maxPins is how many requests of one image are kept. Of one with more nothing is: a successor fails its handle.
+const maxPins = 64
+
+// pin keeps a request for as long as the image.
+func (img *image) pin(q *handover.Request) {
+	if q == nil {
+		return
+	}
+	if len(img.pins) >= maxPins {
+		img.by.record.SetFailed()
+		return
+	}
+	img.pins = append(img.pins, q.Keep())
+}
+
+// unpin lets the requests go.
+func (img *image) unpin() {
+	for i := len(img.pins) - 1; i >= 0; i-- {
+		img.pins[i].Free()
+	}
+	if len(img.pins) >= maxPins && !img.by.failed.Load() {
+		img.by.record.ClearFailed()
+	}
+	img.pins = nil
 }
 
 // drop forgets an image. The caller holds mu.
@@ -115,6 +145,7 @@ func (f *file) drop(img *image) {
 	for i, x := range f.images {
 		if x == img {
 			f.witnesses.done(&img.who)
+			img.unpin()
 			f.images = append(f.images[:i], f.images[i+1:]...)
 			return
 		}
@@ -129,6 +160,13 @@ func (f *file) set(s *sessfs.Session) {
 	if s.Exists() {
 		f.created = nil
 	}
+	f.note()
+}
+
+// note notes for a successor what the handles of f have seen. The caller holds mu, or has f alone.
+func (f *file) note() {
+	f.record.SetVersion(f.session.Version)
+	f.record.SetCreated(f.created)
 }
 
 // sight is what this host had of a session when a read of it began; nothing yet: the zero value.

@@ -23,6 +23,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sessfs"
+	"sessfs/internal/handover"
 	"sessfs/internal/loop"
 )
 
@@ -42,6 +43,12 @@ type Options struct {
 	Settings
 	Log   *slog.Logger
 	Loops *loop.Group // that read /dev/fuse; nil: one of the mount's own
+
+	// Device is /dev/fuse (see OpenDevice), which the Server closes; 0: Mount opens it. Memory is where stands what a
+	// successor needs, or what a former daemon of the mount has left: then the mount is there, and is taken over. nil: the
+	// mount ends with this daemon.
+	Device int
+	Memory *handover.Memory
 }
 
 // Settings may change while mounted.
@@ -60,6 +67,8 @@ type FS struct {
 	settings           atomic.Pointer[Settings]
 	log                *slog.Logger
 	device             *device // for notifications; nil in tests without a kernel
+	memory             *handover.Memory
+	honest             int64 // Boottime until which LOOKUP tells the truth: a former daemon may have told part of it
 	names              names
 	started            time.Time
 
@@ -95,6 +104,7 @@ func newFS(store sessfs.Store, o Options) *FS {
 		store:         store,
 		opts:          o,
 		log:           o.Log,
+		memory:        o.Memory,
 		names:         newNames(o.Files, o.Depth, o.Key),
 		started:       time.Now(),
 		stop:          make(chan struct{}),
@@ -104,7 +114,7 @@ func newFS(store sessfs.Store, o Options) *FS {
 		unsaved:       make(map[sessfs.ID]error),
 		ghosts:        newLRU[sessfs.ID, ghost](maxGhosts),
 	}
-	fs.nodes.init(&fs.names)
+	fs.nodes.init(&fs.names, o.Memory)
 	fs.marks.init()
 	fs.seen.init()
 	s := o.Settings

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // handle is one open file description.
@@ -19,7 +22,8 @@ type handle struct {
 	file    *file        // guarded by FS.mu: a lock that was waited for may lead to another file
 	claim   sessfs.Claim // guarded by FS.mu; nil once the file was unlinked under it
 	waiting atomic.Int32 // calls of Lock under way
-	failed  atomic.Bool  // its lock could not be got, or was lost: every later call fails (rule 9)
+	record  *handover.Handle
+	failed  atomic.Bool // its lock could not be got, or was lost: every later call fails (rule 9)
 }
 
 // process returns the process that opened h. The caller holds FS.mu.
@@ -54,14 +58,27 @@ func (fs *FS) handle(fh uint64) (*handle, *file, sessfs.Claim) {
 	return h, h.file, h.claim
 }
 
-// attach makes a handle on f. The caller holds FS.mu.
-func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, pid, flags uint32) *handle {
-	fs.lastFh++
-	h := &handle{fh: fs.lastFh, node: n, pid: pid, opened: sessfs.Boottime(), flags: flags, file: f, claim: claim}
+// attach makes a handle on f for the caller of an OPEN or CREATE, whose number becomes the handle's: the same when another
+// daemon handles the request again. The caller holds FS.mu.
+func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, in *fuse.InHeader, flags uint32) *handle {
+	fh := in.Unique
+	if fh == 0 || fs.handles[fh] != nil {
+		fh = fs.newFh()
+	}
+	h := &handle{fh: fh, node: n, pid: in.Pid, opened: sessfs.Boottime(), flags: flags, file: f, claim: claim}
 	f.refs++
+	h.record = fs.memory.NewHandle(f.record, func(r *handover.Handle) {
+		r.FH, r.Life, r.PID, r.Flags = fh, n.n, in.Pid, flags
+	})
 	fs.handles[h.fh] = h
 	fs.nodes.opened(n, h)
 	return h
+}
+
+// newFh returns a number for what no request of the kernel gives one. The caller holds FS.mu.
+func (fs *FS) newFh() uint64 {
+	fs.lastFh++
+	return 1<<63 | fs.lastFh
 }
 
 // fileOf returns the open file of a session, made if need be. The caller holds FS.mu.
@@ -69,7 +86,8 @@ func (fs *FS) fileOf(id sessfs.ID, s *sessfs.Session) *file {
 	f := fs.files[id]
 	if f == nil {
 		// A read that began before there was this file has seen 0 changes, and must not replace what it has.
-		f = &file{id: id, witnesses: &fs.witnesses, session: s, readAt: sessfs.Boottime(), changes: 1}
+		f = &file{id: id, witnesses: &fs.witnesses, session: s, readAt: sessfs.Boottime(), changes: 1, record: fs.memory.NewFile(id)}
+		f.note()
 		fs.files[id] = f
 	}
 	return f
@@ -81,6 +99,7 @@ func (fs *FS) unref(f *file) {
 	if f.refs > 0 {
 		return
 	}
+	defer fs.memory.EndFile(f.record)
 	if fs.files[f.id] == f {
 		delete(fs.files, f.id)
 		f.mu.Lock()
@@ -137,12 +156,13 @@ func (fs *FS) detach(f *file, local bool, next *sessfs.Session) (ended []sessfs.
 		if h.file != f {
 			continue
 		}
-		h.node.retired = true
+		fs.nodes.retire(h.node)
 		if h.waiting.Load() > 0 {
 			if heir == nil {
 				heir = fs.heir(f, next)
 			}
 			h.file = heir
+			h.record.Move(heir.record)
 			heir.refs++
 			f.refs--
 			continue
@@ -154,6 +174,7 @@ func (fs *FS) detach(f *file, local bool, next *sessfs.Session) (ended []sessfs.
 	}
 	f.mu.Lock()
 	f.detached = local
+	f.record.SetDetached()
 	f.mu.Unlock()
 	return ended
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // maxWrite is the longest WRITE the kernel sends: 1 MiB less a page, plus one. PHP's buffers are not page-aligned, and
@@ -70,6 +71,10 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	f.storing.Lock()
 	defer f.storing.Unlock()
+	q := fs.request(in.Unique)
+	if fs.doneBefore(f, in.Pid, q) {
+		return uint32(len(data)), fuse.OK
+	}
 	f.mu.Lock()
 	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
 	off := in.Offset
@@ -87,12 +92,12 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	next, drop := splice(v.data, img != nil, int(off), data), fs.dropped(&in.Caller, v.attr)
 	if len(data) == maxWrite || end < uint64(len(v.data)) {
-		f.keep(h, in.Pid, next, true, drop)
+		f.keep(h, in.Pid, next, true, drop, q)
 		f.mu.Unlock()
 		return uint32(len(data)), fuse.OK
 	}
 	f.mu.Unlock()
-	if st := fs.storeImage(f, claim, in.Pid, next, drop); st != fuse.OK {
+	if st := fs.storeImage(f, claim, in.Pid, next, drop, q); st != fuse.OK {
 		return 0, st
 	}
 	return uint32(len(data)), fuse.OK
@@ -114,8 +119,9 @@ func splice(old []byte, own bool, off int, data []byte) []byte {
 }
 
 // storeImage makes data the session's next version on the servers, and takes the mode bits drop away. When that fails
-// the process's image stays what it was, for its own eyes, and is not published at RELEASE. The caller holds f.storing.
-func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, drop uint32) fuse.Status {
+// the process's image stays what it was, for its own eyes, and is not published at RELEASE. q is the request that asks for
+// it; nil: none that could be handled again. The caller holds f.storing.
+func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, drop uint32, q *handover.Request) fuse.Status {
 	f.mu.Lock()
 	v, img := f.published(), f.image(pid)
 	attr := v.attr
@@ -123,7 +129,7 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 		drop |= img.drop
 	}
 	attr.Mode &^= drop
-	attr.Mtime = now()
+	attr.Mtime = q.Stamp(now())
 	attr.Ctime = attr.Mtime
 	local := f.detached
 	if local {
@@ -136,7 +142,7 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 	if local {
 		return fuse.OK
 	}
-	if st := fs.commit(f, claim, v.base, attr, data); st != fuse.OK {
+	if st := fs.commitOnce(f, claim, v.base, attr, data, q); st != fuse.OK {
 		if img != nil {
 			f.mu.Lock()
 			img.failed = true
@@ -151,6 +157,33 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 		f.mu.Unlock()
 	}
 	return fuse.OK
+}
+
+// commitOnce is commit for a request that a former daemon may have begun with: what that has stored is found by its time.
+func (fs *FS) commitOnce(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte, q *handover.Request) fuse.Status {
+	err := fs.tryCommit(f, claim, base, attr, data)
+	if err == nil || q.Again() && conflict(err) && fs.isStored(f, data, attr.Mtime) {
+		return fuse.OK
+	}
+	fs.failed("store", f.id, err)
+	return toErrno(err)
+}
+
+// doneBefore tells whether a former daemon has stored what q asks for, and died before it answered. The caller holds
+// f.storing.
+func (fs *FS) doneBefore(f *file, pid uint32, q *handover.Request) bool {
+	if !q.Again() {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.session.Exists() || f.session.Attr.Ctime != q.Stamp(now()) {
+		return false
+	}
+	if img := f.image(pid); img != nil {
+		f.drop(img)
+	}
+	return true
 }
 
 // commit stores and notes what stands there now. The caller holds f.storing.
@@ -211,7 +244,7 @@ func (fs *FS) storeHeld(h *handle, f *file, claim sessfs.Claim) fuse.Status {
 		if img == nil {
 			return fuse.OK
 		}
-		if st := fs.storeImage(f, claim, img.who.pid, img.data, img.drop); st != fuse.OK {
+		if st := fs.storeImage(f, claim, img.who.pid, img.data, img.drop, nil); st != fuse.OK {
 			return st
 		}
 	}

@@ -58,6 +58,7 @@ func (fs *FS) flock(cancel <-chan struct{}, in *fuse.LkIn, wait bool) fuse.Statu
 	switch in.Lk.Typ {
 	case syscall.F_UNLCK:
 		st := fs.storeHeld(h, f, claim)
+		h.record.SetKind(0)
 		claim.Unlock()
 		return st
 	case syscall.F_RDLCK:
@@ -69,6 +70,9 @@ func (fs *FS) flock(cancel <-chan struct{}, in *fuse.LkIn, wait bool) fuse.Statu
 	}
 	h.waiting.Add(1)
 	s, err := claim.Lock(lockCtx{cancel}, kind, wait)
+	if err == nil {
+		h.record.SetKind(kind)
+	}
 	if err == nil && s == nil {
 		h.waiting.Add(-1)
 		return fuse.OK
@@ -88,7 +92,11 @@ func (fs *FS) lockAtOnce(in *fuse.LkIn) bool {
 		return false
 	}
 	h, _, claim := fs.handle(in.Fh)
-	return h != nil && claim != nil && !h.failed.Load() && claim.LockAtOnce(sessfs.Exclusive)
+	if h == nil || claim == nil || h.failed.Load() || !claim.LockAtOnce(sessfs.Exclusive) {
+		return false
+	}
+	h.record.SetKind(sessfs.Exclusive)
+	return true
 }
 
 // lockFailed: PHP ignores every error of flock but EINTR and would go on without the lock; so the handle fails from
@@ -104,6 +112,7 @@ func (fs *FS) lockFailed(h *handle, err error) fuse.Status {
 		return fuse.OK // its claim was closed by the unlink
 	}
 	h.failed.Store(true)
+	h.record.SetFailed()
 	fs.failed("lock", h.node.id, err)
 	return fuse.EIO
 }
@@ -132,6 +141,7 @@ func (fs *FS) rebind(h *handle, s *sessfs.Session) {
 		}
 		a.Atime, a.Mtime, a.Ctime = now(), now(), now()
 		f.created = &a
+		f.note()
 	}
 	f.mu.Unlock()
 	notify := h.node.stale(s.Version)

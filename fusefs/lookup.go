@@ -56,7 +56,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	}
 	now := sessfs.Boottime()
 	n := fs.nodes.of(id)
-	forced := n.lookups > 0 && n.entryUntil > now || fs.unknown.has(n.ino, now)
+	forced := n.lookups > 0 && n.entryUntil > now || fs.unknown.has(n.ino, now) || now < fs.honest
 	open := len(n.handles) > 0
 	if !forced || open {
 		fs.enter(n, out)

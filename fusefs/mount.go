@@ -50,12 +50,47 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 	return s, err
 }
 
-func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
+// OpenDevice opens /dev/fuse, for Options.Device.
+func OpenDevice() (int, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
+		return 0, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
 	}
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", fd, 1<<20)
+	return fd, nil
+}
+
+func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
+	var err error
+	if o.Device == 0 {
+		if o.Device, err = OpenDevice(); err != nil {
+			return nil, err
+		}
+	}
+	successor := len(o.Memory.Init()) > 0
+	fs := newFS(store, o)
+	dev := newDevice(o.Device, fs, mountOptions(o.Log))
+	fs.device = dev
+	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
+	if o.Loops == nil {
+		s.own = g
+	}
+	if successor {
+		err = s.takeOver(g)
+	} else {
+		err = s.attach(o, g)
+	}
+	if err != nil {
+		unix.Close(o.Device)
+		return nil, err
+	}
+	go fs.janitor()
+	go s.end()
+	return s, nil
+}
+
+// attach mounts, and begins to serve.
+func (s *Server) attach(o Options, g *loop.Group) error {
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", s.dev.fd, 1<<20)
 	if o.Data != "" {
 		data += "," + o.Data
 	}
@@ -64,24 +99,34 @@ func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
 		source = "sessfs"
 	}
 	if err := unix.Mount(source, o.Mountpoint, Type, o.Flags, data); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
+		return fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
-	fs := newFS(store, o)
-	dev := newDevice(fd, fs, mountOptions(o.Log))
-	fs.device = dev
-	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
-	if o.Loops == nil {
-		s.own = g
+	err := s.dev.begin()
+	if err == nil {
+		err = s.dev.serve(g)
 	}
-	if err := dev.serve(g); err != nil {
+	if err != nil {
 		unix.Unmount(o.Mountpoint, unix.MNT_DETACH)
-		unix.Close(fd)
-		return nil, fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
+		return fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
 	}
-	go fs.janitor()
-	go s.end()
-	return s, nil
+	return nil
+}
+
+// takeOver goes on where a former daemon of the mount has ended. The kernel's requests wait meanwhile.
+func (s *Server) takeOver(g *loop.Group) error {
+	left := s.fs.memory.Requests().Left()
+	if err := s.dev.begin(); err != nil {
+		return fmt.Errorf("taking over the mount at %s: %w", s.dir, err)
+	}
+	if err := s.fs.resume(left); err != nil {
+		return err
+	}
+	s.dev.resume(left)
+	s.fs.released()
+	if err := s.dev.serve(g); err != nil {
+		return fmt.Errorf("taking over the mount at %s: %w", s.dir, err)
+	}
+	return nil
 }
 
 func mountHint(err error) string {

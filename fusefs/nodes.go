@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sessfs"
+	"sessfs/internal/handover"
 )
 
 // maxNodes bounds the nodes that nobody has open. The kernel forgets inodes only under memory pressure, and cookies are
@@ -34,14 +35,15 @@ type node struct {
 
 type nodeTable struct {
 	names   *names
+	memory  *handover.Memory
 	byIno   map[uint64]*node
 	current map[sessfs.ID]*node // the life that LOOKUP hands out, of those in byIno
 	idle    ring[*node]         // nodes in byIno without handles
 	cold    coldNodes
 }
 
-func (t *nodeTable) init(s *names) {
-	t.names = s
+func (t *nodeTable) init(s *names, m *handover.Memory) {
+	t.names, t.memory = s, m
 	t.byIno = make(map[uint64]*node)
 	t.current = make(map[sessfs.ID]*node)
 	t.idle.begin()
@@ -52,13 +54,25 @@ func (t *nodeTable) init(s *names) {
 func (t *nodeTable) get(ino uint64) *node {
 	n := t.byIno[ino]
 	if n == nil {
-		if n = t.cold.take(ino); n != nil {
+		if n = t.cold.take(ino); n == nil {
+			n = t.remember(ino)
+		}
+		if n != nil {
 			t.insert(n)
 		}
 	} else if n.place.in() {
 		t.idle.front(&n.place)
 	}
 	return n
+}
+
+// remember returns a node that a former daemon of this mount has handed out.
+func (t *nodeTable) remember(ino uint64) *node {
+	id, life, ok := t.memory.Node(ino)
+	if !ok || t.names.inode(id, life) != ino {
+		return nil
+	}
+	return &node{ino: ino, id: id, n: life}
 }
 
 // again returns the node that stands for n now. FS.mu was given up since n was got, and it may have gone cold or been
@@ -110,6 +124,7 @@ func (t *nodeTable) known(id sessfs.ID) *node {
 func (t *nodeTable) insert(n *node) {
 	n.place.of = n
 	t.byIno[n.ino] = n
+	t.memory.PutNode(n.ino, n.id, n.n)
 	if t.current[n.id] == nil {
 		t.current[n.id] = n
 	}
@@ -135,6 +150,15 @@ func (t *nodeTable) drop(n *node) {
 	delete(t.byIno, n.ino)
 	if t.current[n.id] == n {
 		delete(t.current, n.id)
+	}
+}
+
+// retire notes that the life of a node is over, which is open still.
+func (t *nodeTable) retire(n *node) {
+	n.retired = true
+	t.memory.RemoveNode(n.ino)
+	for _, h := range n.handles {
+		h.record.SetRetired()
 	}
 }
 

@@ -14,7 +14,7 @@ func newNodeTable(t testing.TB) *nodeTable {
 	t.Helper()
 	s := newNames(nil, 0, []byte("k"))
 	nodes := new(nodeTable)
-	nodes.init(&s)
+	nodes.init(&s, nil)
 	return nodes
 }
 
@@ -136,7 +136,7 @@ func TestNodeTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newNames(nil, 0, []byte("k"))
 		nodes := new(nodeTable)
-		nodes.init(&s)
+		nodes.init(&s, nil)
 		names := rapid.SampledFrom([]sessfs.ID{"a", "b", "sess_" + sessfs.ID(strings.Repeat("x", 60))})
 		handles := make(map[*handle]*node)
 		t.Repeat(map[string]func(*rapid.T){

@@ -28,6 +28,10 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		fs.mu.Unlock()
 		return fs.unknownNode(in.NodeId)
 	}
+	if h := fs.handles[in.Unique]; h != nil { // a former daemon has opened it, and died before it answered
+		defer fs.mu.Unlock()
+		return fs.openAgain(h, in, out)
+	}
 	if n.retired {
 		defer fs.mu.Unlock()
 		return fs.reopen(n, in, out)
@@ -66,6 +70,17 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	}
 	if notify {
 		fs.device.invalidate(n.ino)
+	}
+	out.Fh, out.OpenFlags = h.fh, openFlags
+	return fuse.OK
+}
+
+// openAgain answers an OPEN that was handled before. The caller holds FS.mu.
+func (fs *FS) openAgain(h *handle, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Flags&syscall.O_TRUNC != 0 {
+		h.file.mu.Lock()
+		h.file.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, h.file.published().attr), fs.request(in.Unique))
+		h.file.mu.Unlock()
 	}
 	out.Fh, out.OpenFlags = h.fh, openFlags
 	return fuse.OK
@@ -114,6 +129,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in
 		f = fs.fileOf(n.id, s)
 		a := v.attr
 		f.created = &a
+		f.note()
 		defer fs.dropUnused(f)
 	}
 	if !v.exists || n.retired {
@@ -130,11 +146,11 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in
 		f = fs.fileOf(n.id, s)
 	}
 	ended = append(ended, fs.marks.drop(markKey{n.id, in.Pid})...)
-	h := fs.attach(n, f, claim, in.Pid, in.Flags)
+	h := fs.attach(n, f, claim, &in.InHeader, in.Flags)
 	fs.seen.put(n.id, sighting{v.attr, len(v.data)})
 	if in.Flags&syscall.O_TRUNC != 0 {
 		f.mu.Lock()
-		f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
+		f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr), fs.request(in.Unique))
 		f.mu.Unlock()
 	}
 	return h, ended, fuse.OK
@@ -143,6 +159,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in
 // dropUnused takes a file that got no handle out of the table. The caller holds FS.mu.
 func (fs *FS) dropUnused(f *file) {
 	if f.refs == 0 && fs.files[f.id] == f {
+		fs.memory.EndFile(f.record)
 		delete(fs.files, f.id)
 	}
 }
@@ -171,7 +188,7 @@ func (fs *FS) reopen(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if !fs.fileAllowed(&in.Caller, v.attr, wantOf(in.Flags)) {
 		return fuse.EACCES
 	}
-	h := fs.attach(n, x.file, nil, in.Pid, in.Flags)
+	h := fs.attach(n, x.file, nil, &in.InHeader, in.Flags)
 	out.Fh, out.OpenFlags = h.fh, openFlags
 	return fuse.OK
 }
@@ -192,6 +209,14 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	}
 	id := sessfs.ID(name)
 	fs.mu.Lock()
+	if h := fs.handles[in.Unique]; h != nil { // see Open
+		defer fs.mu.Unlock()
+		if h.file.view(in.Pid).base.Exists() {
+			fs.openAgain(h, &fuse.OpenIn{InHeader: in.InHeader, Flags: in.Flags}, &out.OpenOut)
+		}
+		fs.created(h, in, out)
+		return fuse.OK
+	}
 	claim, s, ok := fs.marks.take(markKey{id, in.Pid})
 	f := fs.files[id]
 	fs.mu.Unlock()
@@ -223,14 +248,19 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 		h, ended, st = fs.bindNew(id, claim, s, old, in)
 	}
 	if st == fuse.OK {
-		fs.enter(h.node, &out.EntryOut)
-		v := h.file.view(in.Pid)
-		fs.fill(&out.Attr, h.node.ino, v.attr, len(v.data))
-		out.Fh, out.OpenOut.OpenFlags = h.fh, openFlags
+		fs.created(h, in, out)
 	}
 	fs.mu.Unlock()
 	closeClaims(ended)
 	return st
+}
+
+// created answers a CREATE. The caller holds FS.mu.
+func (fs *FS) created(h *handle, in *fuse.CreateIn, out *fuse.CreateOut) {
+	fs.enter(h.node, &out.EntryOut)
+	v := h.file.view(in.Pid)
+	fs.fill(&out.Attr, h.node.ino, v.attr, len(v.data))
+	out.Fh, out.OpenOut.OpenFlags = h.fh, openFlags
 }
 
 // createExclusive adds an empty session on the servers.
@@ -284,6 +314,7 @@ func (fs *FS) bindNew(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, old s
 		}
 		h := fs.attachNew(n, claim, s, in)
 		h.file.created = &a
+		h.file.note()
 		return h, nil, fuse.OK
 	}
 	if !fs.dirAllowed(&in.Caller, wantWrite|wantExec) {
@@ -305,7 +336,8 @@ func (fs *FS) attachNew(n *node, claim sessfs.Claim, s *sessfs.Session, in *fuse
 	if !f.published().exists {
 		a := newAttr(in)
 		f.session, f.created = s, &a
+		f.note()
 	}
 	f.mu.Unlock()
-	return fs.attach(n, f, claim, in.Pid, in.Flags)
+	return fs.attach(n, f, claim, &in.InHeader, in.Flags)
 }

@@ -32,6 +32,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	f.mu.Unlock()
 	if !left {
+		fs.memory.EndHandle(h.record)
 		fs.unref(f)
 		fs.mu.Unlock()
 		if claim != nil {
@@ -39,6 +40,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		}
 		return
 	}
+	h.record.SetReleased()
 	fs.mu.Unlock()
 	fs.work.Add(1)
 	go func() {
@@ -80,6 +82,7 @@ func (fs *FS) publishLeft(h *handle, f *file, claim sessfs.Claim) {
 		claim.Close()
 	}
 	fs.mu.Lock()
+	fs.memory.EndHandle(h.record)
 	fs.unref(f)
 	fs.mu.Unlock()
 }
@@ -117,7 +120,7 @@ func (fs *FS) storeLeft(h *handle, f *file, claim sessfs.Claim, img *image) erro
 		v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 		v.attr.Mode &^= img.drop
 		err := fs.tryCommit(f, claim, v.base, v.attr, img.data)
-		if err == nil || unsure && conflict(err) && fs.isStored(f, img) {
+		if err == nil || unsure && conflict(err) && fs.isStored(f, img.data, img.mtime) {
 			return nil
 		}
 		if !unavailable(err) || time.Now().After(end) {
@@ -132,10 +135,10 @@ func (fs *FS) storeLeft(h *handle, f *file, claim sessfs.Claim, img *image) erro
 	}
 }
 
-// isStored looks whether the servers have img: its time, in nanoseconds, is its own.
-func (fs *FS) isStored(f *file, img *image) bool {
+// isStored looks whether the servers have data since mtime: a change's time, in nanoseconds, is its own.
+func (fs *FS) isStored(f *file, data []byte, mtime int64) bool {
 	s, err := fs.store.Read(background, f.id)
-	if err != nil || !s.Exists() || s.Attr.Mtime != img.mtime || !bytes.Equal(s.Data, img.data) {
+	if err != nil || !s.Exists() || s.Attr.Mtime != mtime || !bytes.Equal(s.Data, data) {
 		return false
 	}
 	f.mu.Lock()

@@ -71,13 +71,14 @@ func (fs *FS) truncateHandle(fh uint64, in *fuse.SetAttrIn) fuse.Status {
 	f.storing.Lock()
 	defer f.storing.Unlock()
 	f.mu.Lock()
+	q := fs.request(in.Unique)
 	v, img := f.viewLocked(in.Pid), f.image(in.Pid)
 	data, drop := resize(v.data, int(in.Size)), fs.dropped(&in.Caller, v.attr)
 	if img != nil && img.stored && !img.failed {
 		f.mu.Unlock()
-		return fs.storeImage(f, claim, in.Pid, data, drop)
+		return fs.storeImage(f, claim, in.Pid, data, drop, q)
 	}
-	f.keep(h, in.Pid, data, false, drop)
+	f.keep(h, in.Pid, data, false, drop, q)
 	f.mu.Unlock()
 	return fuse.OK
 }
@@ -101,7 +102,9 @@ func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status
 		return 0, false
 	}
 	v := f.published()
-	img := f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr))
+	q := fs.copied(in)
+	defer q.Free()
+	img := f.keep(h, in.Pid, nil, false, fs.dropped(&in.Caller, v.attr), q)
 	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 	v.attr.Mode &^= img.drop
 	f.mu.Unlock()
@@ -220,7 +223,7 @@ func (fs *FS) changeClosed(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Statu
 
 // apply works out the new attributes, with the checks of setattr_prepare(9) that the kernel leaves to us.
 func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32) (sessfs.Attr, []byte, fuse.Status) {
-	c, owner, now := &in.Caller, fs.shown(a).UID, now()
+	c, owner, now := &in.Caller, fs.shown(a).UID, fs.request(in.Unique).Stamp(now())
 	isOwner := c.Uid == 0 || c.Uid == owner
 	if valid&fuse.FATTR_SIZE != 0 {
 		if !fs.fileAllowed(c, a, wantWrite) {

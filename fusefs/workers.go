@@ -1,6 +1,10 @@
 package fusefs
 
-import "sync"
+import (
+	"sync"
+
+	"sessfs/internal/handover"
+)
 
 // workers are goroutines for requests that may wait. An idle one is used again, the last first: its stack has grown to
 // what a request needs, and is in the cache. There are as many as requests have ever waited at once, less those that
@@ -14,13 +18,14 @@ type workers struct {
 	closed bool        // guarded by mu
 }
 
-// work is a request of n bytes in a buffer of a pool.
+// work is a request of n bytes.
 type work struct {
-	buf  *[]byte
-	n    int
-	op   uint32
-	pool *sync.Pool
+	q  *handover.Request
+	n  int
+	op uint32
 }
+
+func (w work) in() []byte { return w.q.Room()[:w.n] }
 
 const maxIdle = 64
 

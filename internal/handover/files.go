@@ -90,6 +90,13 @@ func (f *File) SetVersion(v sessfs.Version) {
 // Version is what SetVersion has noted.
 func (f *File) Version() sessfs.Version { return f.versions[f.which.Load()&1] }
 
+// SetDetached notes that it has no name any more.
+func (f *File) SetDetached() {
+	if f != nil {
+		f.Detached.Store(true)
+	}
+}
+
 // SetCreated notes the attributes of a session that is not on the servers yet; nil: it is.
 func (f *File) SetCreated(a *sessfs.Attr) {
 	if f == nil || a == nil && !f.created.Load() {
@@ -156,6 +163,13 @@ func (h *Handle) SetKind(k sessfs.LockKind) {
 func (h *Handle) SetFailed() {
 	if h != nil {
 		h.Failed.Store(true)
+	}
+}
+
+// ClearFailed undoes SetFailed.
+func (h *Handle) ClearFailed() {
+	if h != nil {
+		h.Failed.Store(false)
 	}
 }
 

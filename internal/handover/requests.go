@@ -45,7 +45,7 @@ type Request struct {
 	data  []byte
 	index uint32
 	large bool
-	keep  bool
+	uses  atomic.Int32
 }
 
 func (r *Requests) init(h *header, small, large []byte) {
@@ -58,10 +58,10 @@ func (r *Requests) init(h *header, small, large []byte) {
 func (r *Requests) Large() *Request {
 	if r != nil {
 		if i, ok := r.large.take(); ok {
-			return r.largeAt(i)
+			return r.largeAt(i).use()
 		}
 	}
-	return &Request{head: &requestHead{}, data: make([]byte, LargeSize), large: true}
+	return (&Request{head: &requestHead{}, data: make([]byte, LargeSize), large: true}).use()
 }
 
 // Small returns a copy of a request that is no longer than SmallSize.
@@ -77,7 +77,7 @@ func (r *Requests) Small(b []byte) *Request {
 	}
 	copy(q.data[8:], b[8:])
 	q.valid().Store(binary.NativeEndian.Uint64(b))
-	return q
+	return q.use()
 }
 
 func (r *Requests) smallAt(i uint32) *Request {
@@ -105,12 +105,16 @@ func (q *Request) Room() []byte { return q.data }
 func (q *Request) Clear() {
 	q.valid().Store(0)
 	*q.head = requestHead{}
-	q.keep = false
 }
 
-// Free ends the request, which was answered.
+func (q *Request) use() *Request {
+	q.uses.Store(1)
+	return q
+}
+
+// Free ends a use of the request: it was answered, or what it was kept for is over. The last use ends the request.
 func (q *Request) Free() {
-	if q == nil {
+	if q == nil || q.uses.Add(-1) > 0 {
 		return
 	}
 	q.Clear()
@@ -123,18 +127,18 @@ func (q *Request) Free() {
 	}
 }
 
-// Keep has the request stay after its answer: the change that it asked for is not stored yet. Free ends that.
+// Keep has the request stay after its answer: the change that it asked for is not stored yet. Free ends that use.
 func (q *Request) Keep() *Request {
-	if q != nil {
-		q.keep, q.head.kept = true, 1
-	}
+	q.uses.Add(1)
+	q.head.kept = 1
 	return q
 }
 
-// Kept tells whether Keep was called, by this daemon or one before.
-func (q *Request) Kept() bool { return q.keep }
+// Kept tells whether Keep was called, perhaps by a former daemon.
+func (q *Request) Kept() bool { return q.head.kept != 0 }
 
-// Stamp is the time of a change, in unix nanoseconds: now, or what it was when a former daemon began with it.
+// Stamp is the time of a change, in unix nanoseconds: now, or what it was when a former daemon began with it. With 0 for
+// now it only tells: 0: nobody has begun with a change.
 func (q *Request) Stamp(now int64) int64 {
 	if q == nil {
 		return now
@@ -173,16 +177,15 @@ func (r *Requests) Left() (list []*Request) {
 			return false
 		}
 		known[unique] = true
-		q.keep = q.head.kept != 0
-		list = append(list, q)
+		list = append(list, q.use())
 		return true
 	}
 	r.small.each(func(i uint32, _ *smallRequest) bool { return add(r.smallAt(i), SmallSize) })
 	r.large.each(func(i uint32, _ *largeRequest) bool { return add(r.largeAt(i), LargeSize) })
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := list[i], list[j]
-		if a.keep != b.keep {
-			return a.keep
+		if a.Kept() != b.Kept() {
+			return a.Kept()
 		}
 		return binary.NativeEndian.Uint64(a.data[8:]) < binary.NativeEndian.Uint64(b.data[8:])
 	})
