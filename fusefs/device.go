@@ -30,6 +30,8 @@ type device struct {
 	requests *handover.Requests
 	direct   uniques        // requests that are with a worker and that no signal ends
 	failed   atomic.Bool    // reading failed; the kernel still has the mount
+	leaving  atomic.Bool    // no more requests are read: another daemon takes over
+	gone     atomic.Bool    // the mount is
 	readers  sync.WaitGroup // that have not seen the end of the mount
 	large    sync.Pool      // *[]byte of requestSize, for answers
 	small    sync.Pool      // *[]byte of smallSize, for answers
@@ -147,6 +149,10 @@ func (r *reader) Poll() bool {
 	if r.in == nil {
 		return false
 	}
+	if r.leaving.Load() {
+		r.end()
+		return true
+	}
 	i := 0
 	defer func() { r.counted(i) }()
 	for ; i < r.burst; i++ {
@@ -163,14 +169,20 @@ func (r *reader) Poll() bool {
 				r.failed.Store(true)
 				r.log.Error("reading /dev/fuse failed; the mount ends", "err", errno, "bytes", n)
 			}
-			r.in = nil
-			r.loop.Remove(r.fd)
-			r.readers.Done()
+			r.gone.Store(true)
+			r.end()
 			return true
 		}
 	}
 	r.burst = min(2*r.burst, gather)
 	return true
+}
+
+// end ends the reading.
+func (r *reader) end() {
+	r.in = nil
+	r.loop.Remove(r.fd)
+	r.readers.Done()
 }
 
 // counted notes how many requests a poll has brought.

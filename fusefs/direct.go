@@ -183,6 +183,12 @@ func (u *uniques) get(n uint64) *handover.Request {
 	return u.set[n]
 }
 
+func (u *uniques) any() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.set) > 0
+}
+
 // request is the request with that number while it is with a worker; nil: it is not.
 func (fs *FS) request(unique uint64) *handover.Request {
 	if fs.device == nil {

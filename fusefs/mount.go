@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func Mount(store sessfs.Store, o Options) (*Server, error) {
 
 // OpenDevice opens /dev/fuse, for Options.Device.
 func OpenDevice() (int, error) {
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded: modprobe fuse? In a container: --device /dev/fuse)", err)
 	}
@@ -65,6 +66,9 @@ func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
 		if o.Device, err = OpenDevice(); err != nil {
 			return nil, err
 		}
+	}
+	if err := unix.SetNonblock(o.Device, true); err != nil {
+		return nil, fmt.Errorf("/dev/fuse: %w", err)
 	}
 	successor := len(o.Memory.Init()) > 0
 	fs := newFS(store, o)
@@ -163,6 +167,9 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 // end waits for the mount to go, then ends everything.
 func (s *Server) end() {
 	s.dev.readers.Wait()
+	if !s.dev.gone.Load() {
+		return // see Leave
+	}
 	close(s.fs.stop)
 	if s.dev.failed.Load() { // nobody reads any more: what waits for an answer must not wait for ever
 		unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
@@ -227,6 +234,15 @@ func (s *Server) Reconfigure(n Settings) {
 // processes wait for this daemon at a time.
 func (s *Server) Crowd() (found, several uint64) {
 	return s.fs.counters.polls.Load(), s.fs.counters.crowded.Load()
+}
+
+// Leave ends the reading of requests, with the mount standing, and waits until those are answered that were read, but for
+// waits for locks; no longer than limit. Nothing else is done with the Server after that: the process is to end.
+func (s *Server) Leave(limit time.Duration) {
+	s.dev.leaving.Store(true)
+	for end := time.Now().Add(limit); s.dev.direct.any() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Stats returns the mount's figures.

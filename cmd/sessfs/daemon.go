@@ -16,6 +16,8 @@ import (
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/admin"
+	"sessfs/internal/handover"
+	"sessfs/internal/keeper"
 	"sessfs/internal/loop"
 	"sessfs/internal/mountopt"
 	"sessfs/locking"
@@ -30,11 +32,16 @@ type daemon struct {
 	log        *slog.Logger
 	logs       *logger
 	started    time.Time
+	key        []byte // of the node ids
+	device     int    // /dev/fuse
+	memory     *handover.Memory
+	child      *keeper.Child
+	generation int // daemons that have served this mount, with this one
 
 	loops   *loop.Group
 	store   sessfs.Backend
 	cluster *backend.Cluster // nil: embedded
-	memory  *memory.Backend  // nil: on servers
+	own     *memory.Backend  // nil: on servers
 	locks   *locking.Manager
 	mount   *fusefs.Server
 	admin   *admin.Server
@@ -43,11 +50,12 @@ type daemon struct {
 // grace is how long open files are waited for when the daemon is told to end.
 const grace = 5 * time.Second
 
-// start mounts. On error nothing is left behind.
+// start mounts, or takes the mount over. On error nothing is left behind.
 func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServers bool) (err error) {
 	d.started = time.Now()
+	successor := d.key != nil
 	defer func() {
-		if err != nil {
+		if err != nil && !successor { // the leases that a successor has taken over are for the next one
 			d.close()
 		}
 	}()
@@ -57,12 +65,15 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	}
 	mo.Log = d.log
 	mo.Flags, mo.Data = opts.Flags(), opts.Data()
-	if mo.Key, err = nodeKey(); err != nil {
-		d.log.Warn("the secret of the node ids could not be kept; they differ after a restart", "err", err)
+	if !successor {
+		if d.key, err = nodeKey(); err != nil {
+			d.log.Warn("the secret of the node ids could not be kept; they differ after a remount", "err", err)
+		}
+		if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
+			return err
+		}
 	}
-	if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
-		return err
-	}
+	mo.Key, mo.Device, mo.Memory = d.key, d.device, d.memory
 	if d.loops, err = loop.New(min(runtime.GOMAXPROCS(0), 4)); err != nil {
 		return err
 	}
@@ -70,12 +81,16 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := d.openStore(ctx, requireServers); err != nil {
 		return err
 	}
+	if !d.child.Prepared() {
+		return errors.New("not needed any more")
+	}
+	d.generation = d.memory.Begin()
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log})
+	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance
@@ -85,6 +100,11 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	}
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
+	}
+	d.save()
+	if successor {
+		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
+		return nil
 	}
 	d.log.Info("mounted", "mountpoint", d.mountpoint, "version", version, "servers", serversText(d.conf), "config", d.source())
 	return nil
@@ -101,8 +121,8 @@ func (d *daemon) source() string {
 func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
 	if len(d.conf.Cache.Servers) == 0 {
 		d.log.Warn("no cache servers are configured: sessions are kept in this process, for this host alone, and end with it")
-		d.memory = memory.New(memoryOptions(d.conf))
-		d.store = d.memory
+		d.own = memory.New(memoryOptions(d.conf))
+		d.store = d.own
 		return nil
 	}
 	o := backendOptions(d.conf)
@@ -138,14 +158,23 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 			watcher.Reload() // it may have changed since it was loaded
 		}
 	}
+	keeper := d.child.Gone()
 	for {
 		select {
+		case <-d.child.Leave():
+			d.log.Info("another daemon takes the mount over", "mountpoint", d.mountpoint)
+			d.leave()
+			return nil
+		case <-keeper:
+			keeper = nil
+			d.log.Error("the keeper of the mount is gone: the mount ends with this daemon, and is not upgraded any more", "mountpoint", d.mountpoint)
 		case <-ctx.Done():
 			d.log.Info("ending: unmounting", "mountpoint", d.mountpoint)
 			return d.stop()
 		case <-d.mount.Done():
 			d.log.Info("unmounted", "mountpoint", d.mountpoint)
 			d.close()
+			d.child.Ended()
 			return nil
 		case <-reload:
 			d.log.Info("SIGHUP: reloading", "file", d.file)
@@ -187,11 +216,12 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 		}
 	}
 	d.conf = &next
+	d.save()
 	d.logs.set(next.Log.Level, next.Log.Format)
 	if d.cluster != nil {
 		d.cluster.Reconfigure(backendSettings(&next))
 	} else {
-		d.memory.Reconfigure(memoryOptions(&next))
+		d.own.Reconfigure(memoryOptions(&next))
 	}
 	d.locks.Reconfigure(lockSettings(&next))
 	d.mount.Reconfigure(fuseSettings(&next))
@@ -209,11 +239,23 @@ func (d *daemon) stop() error {
 		}
 	}
 	d.close()
+	d.child.Ended()
 	if err != nil {
 		return fmt.Errorf("ending: %w", err)
 	}
 	return nil
 }
+
+// leave ends the daemon with the mount standing. What it leaves undone its successor finds, as after a crash; it is less
+// work when what is under way is done.
+func (d *daemon) leave() {
+	d.mount.Leave(leaveTime)
+	time.Sleep(2 * loop.TickEvery) // for what was to be sent later
+	d.admin.Close()
+}
+
+// leaveTime is how long requests may take that are under way when another daemon takes over.
+const leaveTime = time.Second
 
 func (d *daemon) close() {
 	if d.admin != nil {

@@ -43,9 +43,12 @@ func failf(code int, format string, args ...any) error {
 func exitCode(err error, parsed bool) int {
 	var c coded
 	var conf config.Errors
+	var quiet said
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &quiet):
+		return int(quiet)
 	case errors.As(err, &c):
 		return c.code
 	case errors.As(err, &conf):
@@ -77,9 +80,9 @@ func main() {
 		// What fails before this was called is wrong usage.
 		PersistentPreRun: func(*cobra.Command, []string) { parsed = true },
 	}
-	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), configCommand(), versionCommand())
+	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), upgradeCommand(), configCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	if quiet := said(0); err != nil && !errors.As(err, &quiet) {
 		fmt.Fprintln(os.Stderr, "sessfs:", err)
 		if !parsed {
 			fmt.Fprintln(os.Stderr, "Run 'sessfs --help' for the commands.")

@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,7 +17,6 @@ import (
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/mountopt"
-	"sessfs/internal/sdnotify"
 )
 
 // mountRequest is what mount and mount.sessfs were asked for.
@@ -29,7 +26,8 @@ type mountRequest struct {
 	mountpoint     string // "": the configuration's
 	options        []string
 	requireServers bool
-	background     bool // this is the daemon of a `sessfs mount` that waits for it
+	background     bool // a `sessfs mount` waits for this one, which has no terminal after that
+	worker         bool // this is the daemon of a keeper
 }
 
 func mountCommand() *cobra.Command {
@@ -49,8 +47,11 @@ In the background the daemon logs to syslog, or to ` + fallbackLog + ` where the
 			if len(args) == 1 {
 				r.mountpoint = args[0]
 			}
-			if foreground {
+			switch {
+			case r.worker:
 				return serve(cmd.Context(), r)
+			case foreground:
+				return keep(cmd.Context(), r)
 			}
 			return r.detach()
 		},
@@ -62,6 +63,8 @@ In the background the daemon logs to syslog, or to ` + fallbackLog + ` where the
 	f.BoolVar(&r.requireServers, "require-servers", false, "fail (exit 4) when a cache server does not answer")
 	f.BoolVar(&r.background, "background-child", false, "")
 	f.MarkHidden("background-child")
+	f.BoolVar(&r.worker, "worker", false, "")
+	f.MarkHidden("worker")
 	return cmd
 }
 
@@ -135,75 +138,6 @@ func (r mountRequest) detach() error {
 	return fmt.Errorf("the daemon ended before the mount answered: %v", err)
 }
 
-// readyFd is the pipe of detach in its child.
-const readyFd = 3
-
-// loops is the number of event loops of a daemon on a machine with so many processors: see docs/performance.md.
-func loops(processors int) int {
-	if processors < 4 {
-		return 1
-	}
-	return 2
-}
-
-// serve is the daemon.
-func serve(ctx context.Context, r mountRequest) error {
-	// What the daemon does is waking others up. Each of its event loops keeps a P, and with no more Ps than loops its
-	// goroutines are switched without a system call; see package loop.
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(loops(runtime.NumCPU()))
-	}
-	conf, err := loadConfig(r.file, r.asked)
-	if err != nil {
-		return err
-	}
-	opts, err := mountopt.Parse(r.options...)
-	if err != nil {
-		return coded{exitUsage, err}
-	}
-	var sink, background io.Writer = os.Stderr, nil
-	if r.background {
-		if background, err = backgroundSink(); err != nil {
-			return fmt.Errorf("opening a log: %w", err)
-		}
-		sink = startingLines{os.Stderr, background}
-	}
-	d := &daemon{conf: conf, mountpoint: conf.Mountpoint, logs: newLogger(sink, conf.Log.Level, conf.Log.Format)}
-	d.log = slog.New(d.logs)
-	if _, err := os.Stat(r.file); err == nil {
-		if d.file, err = filepath.Abs(r.file); err != nil {
-			return err
-		}
-	}
-	if r.mountpoint != "" {
-		d.mountpoint = r.mountpoint
-	}
-	if d.mountpoint, err = realPath(d.mountpoint); err != nil {
-		return coded{exitMount, err}
-	}
-	d.socket = socketOf(conf, d.file, d.mountpoint)
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
-	if err := d.start(ctx, opts, r.requireServers); err != nil {
-		return err
-	}
-	if r.background {
-		if err := d.goBackground(background); err != nil {
-			d.stop()
-			return err
-		}
-	}
-	aside, end := context.WithCancel(ctx)
-	defer end()
-	go trimMemory(aside)
-	go watchCrowd(aside, d.mount.Crowd)
-	sdnotify.Ready("serving " + d.mountpoint)
-	err = d.run(ctx, reload)
-	sdnotify.Stopping()
-	return err
-}
-
 // socketOf is where a mount's daemon listens: the configuration's socket; a mount without a file has one named after
 // its mount point.
 func socketOf(c *config.Config, file, mountpoint string) string {
@@ -211,28 +145,6 @@ func socketOf(c *config.Config, file, mountpoint string) string {
 		return filepath.Join(runDir, socketName(mountpoint))
 	}
 	return c.Admin.Socket
-}
-
-// goBackground tells the waiting parent that the mount answers, and lets go of its terminal.
-func (d *daemon) goBackground(sink io.Writer) error {
-	ready := os.NewFile(readyFd, "ready")
-	if _, err := ready.Write([]byte("mounted\n")); err != nil {
-		return fmt.Errorf("telling the parent: %w", err)
-	}
-	ready.Close()
-	d.logs.sink = sink
-	d.logs.set(d.conf.Log.Level, d.conf.Log.Format)
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	for fd := range 3 {
-		if err := unix.Dup2(int(null.Fd()), fd); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // realPath is the absolute path without links, as in /proc/mounts. A mount whose daemon is gone is no obstacle.

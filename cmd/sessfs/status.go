@@ -22,6 +22,8 @@ import (
 type report struct {
 	Version    string                `json:"version"`
 	PID        int                   `json:"pid"`
+	Keeper     int                   `json:"keeper_pid"`
+	Daemons    int                   `json:"daemons"` // that have served this mount
 	Mountpoint string                `json:"mountpoint"`
 	Config     string                `json:"config,omitempty"`
 	Started    time.Time             `json:"started"`
@@ -39,7 +41,7 @@ const maxLocks = 1000
 
 // status is called by the admin socket.
 func (d *daemon) status(ctx context.Context) any {
-	r := report{Version: version, PID: os.Getpid(), Mountpoint: d.mountpoint, Config: d.file, Started: d.started, Store: "embedded",
+	r := report{Version: version, PID: os.Getpid(), Keeper: os.Getppid(), Daemons: d.generation, Mountpoint: d.mountpoint, Config: d.file, Started: d.started, Store: "embedded",
 		Locking: d.locks.Stats(), Locks: d.locks.Locks(maxLocks), Goroutines: runtime.NumGoroutine()}
 	if d.cluster != nil {
 		c := d.cluster.Copies()

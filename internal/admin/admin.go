@@ -82,25 +82,10 @@ var ErrInUse = errors.New("the admin socket is in use")
 // Serve listens on path and answers until Close. The directory is made if need be; a socket whose daemon is gone is
 // replaced, one whose daemon answers is ErrInUse.
 func Serve(path string, d Daemon) (*Server, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("admin.socket: %w", err)
-	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("admin.socket %s: %w by another sessfs: give each mount a socket of its own", path, ErrInUse)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing the old admin socket: %w", err)
-		}
-	}
-	// Made under a mask that lets nobody but root in, not even for a moment.
-	old := syscall.Umask(0o177)
-	l, err := net.Listen("unix", path)
-	syscall.Umask(old)
+	l, err := Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("admin.socket: %w", err)
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	s := &Server{path: path, inode: inode(path), served: make(chan struct{})}
 	s.http = &http.Server{Handler: d.routes(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn)}
 	go func() {
@@ -110,6 +95,30 @@ func Serve(path string, d Daemon) (*Server, error) {
 		}
 	}()
 	return s, nil
+}
+
+// Listen makes a socket that only root may use, in the place of one whose process is gone. ErrInUse.
+func Listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: %w by another sessfs: give each mount a socket of its own", path, ErrInUse)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("removing the old socket: %w", err)
+		}
+	}
+	// Made under a mask that lets nobody but root in, not even for a moment.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	return l, nil
 }
 
 func inode(path string) uint64 {

@@ -34,6 +34,9 @@ func Dial(path string) *Client {
 	return c
 }
 
+// Socket is the path of the socket.
+func (c *Client) Socket() string { return c.path }
+
 // Get asks and decodes the answer into out. Errors wrap sessfs.ErrUnavailable where the daemon said that its servers
 // are.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {

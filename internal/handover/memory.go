@@ -48,7 +48,7 @@ type header struct {
 	initLen atomic.Uint32 // of the kernel's INIT; 0: it was not read yet
 	_       uint32
 	init    [1024]byte
-	saveLen atomic.Uint32 // of what Save has kept
+	saveAt  atomic.Uint64 // of what Save has kept: its length and in which half it is
 }
 
 // The tables of the memory.
@@ -183,26 +183,27 @@ func (m *Memory) KeepInit(b []byte) {
 	}
 }
 
-// Save keeps bytes of the daemon's own choice, in the place of those before. It is not for what a moment's death must not
-// damage: Saved returns nothing then.
+// Save keeps bytes of the daemon's own choice, in the place of those before.
 func (m *Memory) Save(b []byte) error {
 	if m == nil {
 		return nil
 	}
-	if len(b) > maxSaved {
-		return fmt.Errorf("keeping %d bytes in shared memory: there is room for %d", len(b), maxSaved)
+	if len(b) > maxSaved/2 {
+		return fmt.Errorf("keeping %d bytes in shared memory: there is room for %d", len(b), maxSaved/2)
 	}
-	m.head.saveLen.Store(0)
-	m.head.saveLen.Store(uint32(copy(m.saved, b)))
+	half := 1 - m.head.saveAt.Load()&1
+	n := copy(m.saved[half*maxSaved/2:], b)
+	m.head.saveAt.Store(uint64(n)<<1 | half)
 	return nil
 }
 
 // Saved returns a copy of what Save has kept; nil: nothing.
 func (m *Memory) Saved() []byte {
-	if m == nil || m.head.saveLen.Load() == 0 {
+	if m == nil || m.head.saveAt.Load()>>1 == 0 {
 		return nil
 	}
-	return append([]byte(nil), m.saved[:m.head.saveLen.Load()]...)
+	at := m.head.saveAt.Load()
+	return append([]byte(nil), m.saved[at&1*maxSaved/2:][:at>>1]...)
 }
 
 // Requests are those that were read and not answered.

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"sessfs/fusefs"
+	"sessfs/internal/handover"
+	"sessfs/internal/keeper"
+	"sessfs/internal/mountopt"
+	"sessfs/internal/sdnotify"
+)
+
+// readyFd is the pipe of detach in its child.
+const readyFd = 3
+
+// keep holds the mount, and has a daemon serve it.
+func keep(ctx context.Context, r mountRequest) error {
+	runtime.GOMAXPROCS(1) // it sleeps
+	debug.SetGCPercent(20)
+	conf, err := loadConfig(r.file, r.asked)
+	if err != nil {
+		return err
+	}
+	if _, err := mountopt.Parse(r.options...); err != nil {
+		return coded{exitUsage, err}
+	}
+	mountpoint := conf.Mountpoint
+	if r.mountpoint != "" {
+		mountpoint = r.mountpoint
+	}
+	if mountpoint, err = realPath(mountpoint); err != nil {
+		return coded{exitMount, err}
+	}
+	sink, stderr := io.Writer(os.Stderr), os.Stderr
+	if r.background {
+		stderr = nil // the daemon logs elsewhere; what it dies of is logged by this
+		if sink, err = backgroundSink(); err != nil {
+			return fmt.Errorf("opening a log: %w", err)
+		}
+	}
+	log := slog.New(newLogger(sink, conf.Log.Level, conf.Log.Format))
+	device, err := fusefs.OpenDevice()
+	if err != nil {
+		return coded{exitMount, err}
+	}
+	memory, err := handover.New()
+	if err != nil {
+		return err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	file, err := givenFile(r.file)
+	if err != nil {
+		return err
+	}
+	upgrades, err := listenUpgrades(upgradeSocket(socketOf(conf, file, mountpoint)))
+	if err != nil {
+		return err
+	}
+	defer upgrades.close()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	sdnotify.Unset() // the daemon is not systemd's
+	defer sdnotify.Stopping()
+	err = keeper.Run(ctx, keeper.Options{
+		Binary:   binary,
+		Args:     slices.Insert(slices.Clone(os.Args[1:]), 1, "--worker"),
+		Files:    []*os.File{os.NewFile(uintptr(device), "/dev/fuse"), os.NewFile(uintptr(memory.Fd()), "memory")},
+		Stderr:   stderr,
+		Terminal: os.Stderr,
+		Log:      log,
+		Started: func() error {
+			sdnotify.Ready("serving " + mountpoint)
+			if r.background {
+				return goBackground()
+			}
+			return nil
+		},
+		Abandon:  func() { unix.Unmount(mountpoint, unix.MNT_FORCE|unix.MNT_DETACH) },
+		Hangup:   hangup,
+		Upgrades: upgrades.asked,
+	})
+	if exit := (keeper.ExitError{}); errors.As(err, &exit) {
+		return said(exit.Code)
+	}
+	return err
+}
+
+// said is an error that the daemon has written already; its value is the exit code.
+type said int
+
+func (s said) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// goBackground tells the waiting parent that the mount answers, and lets go of its terminal.
+func goBackground() error {
+	ready := os.NewFile(readyFd, "ready")
+	if _, err := ready.Write([]byte("mounted\n")); err != nil {
+		return fmt.Errorf("telling the parent: %w", err)
+	}
+	ready.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	for fd := range 3 {
+		if err := unix.Dup2(int(null.Fd()), fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// givenFile is the absolute path of a configuration file; "": there is none.
+func givenFile(file string) (string, error) {
+	if _, err := os.Stat(file); err != nil {
+		return "", nil
+	}
+	return filepath.Abs(file)
+}
