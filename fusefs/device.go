@@ -252,13 +252,13 @@ func inline(op uint32) bool {
 	return false
 }
 
-// maxAttempts is how many daemons may die of one request, or beside it.
-const maxAttempts = 5
+// maxAttempts is how many daemons may die of one request, or beside it. A wait for a lock outlives any number.
+const maxAttempts = 8
 
 func (d *device) handleApart(w work) {
 	in := w.in()
 	switch n := w.q.Begun(); {
-	case n > maxAttempts:
+	case n > maxAttempts && w.op != opSetlkw:
 		d.log.Error("a request was with several daemons that died; it is not tried again", "opcode", w.op, "daemons", n-1)
 		var h fuse.OutHeader
 		d.reply(unsafe.Pointer(&h), outHeaderSize, in, fuse.EIO)

@@ -15,12 +15,14 @@ import (
 
 // inheritance are the leases that a former daemon has left.
 type inheritance struct {
-	mu   sync.Mutex
-	list map[sessfs.ID][]handover.LeftLease // guarded by mu
+	mu    sync.Mutex
+	list  map[sessfs.ID][]handover.LeftLease // guarded by mu
+	taken map[string]bool                    // tokens that are in use again; guarded by mu
 }
 
 func (i *inheritance) init(l *handover.Leases) {
 	i.list = make(map[sessfs.ID][]handover.LeftLease)
+	i.taken = make(map[string]bool)
 	for _, x := range l.Left() {
 		i.list[x.ID] = append(i.list[x.ID], x)
 	}
@@ -33,6 +35,7 @@ func (i *inheritance) take(id sessfs.ID) (left handover.LeftLease, ok bool) {
 	for n, x := range i.list[id] {
 		if x.Held {
 			i.list[id] = append(i.list[id][:n:n], i.list[id][n+1:]...)
+			i.taken[x.Holder.Token] = true
 			return x, true
 		}
 	}
@@ -107,7 +110,7 @@ func (m *Manager) takeOver(ctx context.Context, id sessfs.ID) (*sessfs.Lease, *h
 	own := m.holder(left.Holder.PID)
 	own.Token, own.Since, own.Keep = left.Holder.Token, left.Holder.Since, left.Holder.Keep
 	l, record, v, err := m.tryLock(ctx, id, own)
-	m.opts.Leases.End(left.Record)
+	m.opts.Leases.Forget(left.Record)
 	if err == nil && l == nil {
 		err = fmt.Errorf("session %s: %w", id.Hash(), sessfs.ErrLockLost)
 	}
@@ -118,6 +121,7 @@ func (m *Manager) takeOver(ctx context.Context, id sessfs.ID) (*sessfs.Lease, *h
 func (i *inheritance) back(left handover.LeftLease) {
 	i.mu.Lock()
 	i.list[left.ID] = append(i.list[left.ID], left)
+	delete(i.taken, left.Holder.Token)
 	i.mu.Unlock()
 }
 
@@ -128,8 +132,14 @@ const freeing = 16
 func (m *Manager) Reopened() {
 	m.left.mu.Lock()
 	var all []handover.LeftLease
-	for _, l := range m.left.list {
-		all = append(all, l...)
+	for _, list := range m.left.list {
+		for _, l := range list {
+			if m.left.taken[l.Holder.Token] { // an older record of it
+				m.opts.Leases.Forget(l.Record)
+			} else {
+				all = append(all, l)
+			}
+		}
 	}
 	m.left.list = nil
 	m.left.mu.Unlock()
@@ -164,5 +174,5 @@ func (m *Manager) free(left handover.LeftLease) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		m.opts.Log.Warn("a lock that a former daemon has left could not be given back; it ends with its lease", "session", left.ID.Hash(), "err", err)
 	}
-	m.opts.Leases.End(left.Record)
+	m.opts.Leases.Forget(left.Record)
 }

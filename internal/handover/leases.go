@@ -78,6 +78,14 @@ func (l *Leases) End(r *Lease) {
 	}
 }
 
+// Forget ends the record of a lease that was given back for certain, or has another record.
+func (l *Leases) Forget(r *Lease) {
+	if r != nil {
+		r.state.Store(0)
+		l.put(r.self)
+	}
+}
+
 // LeftLease is a lease that a former daemon has left on the servers, perhaps.
 type LeftLease struct {
 	ID       sessfs.ID
