@@ -18,7 +18,7 @@ type Host struct {
 	Dir    string // the mount point
 	Config string // the configuration file
 	t      testing.TB
-	proc   *Process
+	proc   *Daemon
 }
 
 // Conf is the configuration of a Host; empty fields are left out of the file.
@@ -84,7 +84,7 @@ func (h *Host) Start(args ...string) {
 	cmd := exec.Command(Binary(h.t), args...)
 	// Of two hosts one has an event loop and the other two, as on machines with few and with many processors.
 	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", 1+started.Add(1)%2))
-	h.proc = start(h.t, cmd) // ended by NewHost's cleanup
+	h.proc = &Daemon{Process: start(h.t, cmd)} // ended by NewHost's cleanup
 	Until(h.t, 30*time.Second, "the mount at "+h.Dir+" answers; its log:\n"+h.Log(), func() bool {
 		select {
 		case <-h.proc.Done():
@@ -102,7 +102,7 @@ func (h *Host) Mounted() bool {
 }
 
 // Process is the daemon.
-func (h *Host) Process() *Process { return h.proc }
+func (h *Host) Process() *Daemon { return h.proc }
 
 // Log is what the daemon has logged.
 func (h *Host) Log() string {
@@ -118,6 +118,9 @@ func (h *Host) Stop() {
 	err := h.proc.Stop()
 	if err != nil {
 		h.t.Errorf("the daemon of %s: %v\n%s", h.Dir, err, h.Log())
+	}
+	if deaths := strings.Count(h.Log(), "msg=\"the daemon died"); deaths > h.proc.kills {
+		h.t.Errorf("the daemon of %s died %d times, and was killed %d times:\n%s", h.Dir, deaths, h.proc.kills, h.Log())
 	}
 	if strings.Contains(h.Log(), "DATA RACE") || strings.Contains(h.Log(), "panic:") {
 		h.t.Errorf("the daemon of %s:\n%s", h.Dir, h.Log())

@@ -127,6 +127,9 @@ type host struct {
 	dir, config, binary string
 }
 
+// pid is the daemon's: the process that was started is its keeper.
+func (h *host) pid() int { return h.child() }
+
 // startHost mounts sessfs; more is further YAML at the top level.
 func startHost(ctx context.Context, s *scope, l *lab, binary, more string, copies int, servers ...*server) (*host, error) {
 	base, err := l.make(l.dir, "host")

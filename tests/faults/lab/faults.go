@@ -24,6 +24,7 @@ const (
 	AnswerGarbled Class = "answer garbled"
 	Evicting      Class = "memory too small, evicting"
 	DaemonKilled  Class = "daemon killed"
+	DaemonDied    Class = "daemon killed, another goes on"
 	DaemonStopped Class = "daemon stopped, longer than a lease"
 	ClockStepped  Class = "a host's clock stepped"
 	ListChanged   Class = "list of servers changed"
@@ -31,7 +32,7 @@ const (
 
 // Classes are all of them.
 var Classes = []Class{ServerKilled, ServerStopped, ServerHangs, ServerAway, CutOff, CutRequests, CutAnswers, Slow, VerySlow,
-	AnswerReset, AnswerCut, AnswerGarbled, Evicting, DaemonKilled, DaemonStopped, ClockStepped, ListChanged}
+	AnswerReset, AnswerCut, AnswerGarbled, Evicting, DaemonKilled, DaemonDied, DaemonStopped, ClockStepped, ListChanged}
 
 // draw settles a fault of a class.
 func (l *Lab) draw(c Class) fault {
@@ -87,6 +88,19 @@ func (l *Lab) draw(c Class) fault {
 			l.sleep(down)
 			h.mount.Crash()
 			h.mount.Start()
+			h.clock = nil
+		}
+	case DaemonDied:
+		pauses := make([]time.Duration, 1+r.IntN(4))
+		for i := range pauses {
+			pauses[i] = between(r, 50*time.Millisecond, time.Second)
+		}
+		f.text, f.host = fmt.Sprintf("host%d's, %d times", h.number, len(pauses)), h.number
+		f.make = func() {
+			for _, pause := range pauses {
+				h.mount.Process().KillDaemon()
+				l.sleep(pause)
+			}
 			h.clock = nil
 		}
 	case DaemonStopped:

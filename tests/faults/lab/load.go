@@ -105,7 +105,7 @@ func (w *worker) over() bool {
 
 func (w *worker) kill() {
 	w.killed = now()
-	w.proc.Kill()
+	w.proc.Signal(syscall.SIGKILL) // it may last until its request is answered: a daemon may stand still
 }
 
 // sleep lets the load go on.

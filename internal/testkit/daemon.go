@@ -1,0 +1,77 @@
+package testkit
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Daemon is the daemon of a Host, with its keeper. As a Process it is the keeper: that is what is started, told to end,
+// and waited for.
+type Daemon struct {
+	*Process
+	kills int // of the daemon alone
+}
+
+// PID is the process id of the daemon that serves the mount now; 0: none does.
+func (d *Daemon) PID() int { return ChildOf(d.Process.PID()) }
+
+// ChildOf returns a child of a process; 0: it has none.
+func ChildOf(pid int) int {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		b, _ := os.ReadFile(l)
+		if f := strings.Fields(string(b)); len(f) > 0 {
+			n, _ := strconv.Atoi(f[0])
+			return n
+		}
+	}
+	return 0
+}
+
+// Kill ends keeper and daemon with SIGKILL, as when the host dies; the mount is dead then.
+func (d *Daemon) Kill() {
+	child := d.PID()
+	d.Process.Kill()
+	if child == 0 {
+		return
+	}
+	// It is an orphan now: this process may not wait for it.
+	syscall.Kill(child, syscall.SIGKILL)
+	for end := time.Now().Add(10 * time.Second); alive(child) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	s := string(b)
+	return !strings.HasPrefix(s[strings.LastIndexByte(s, ')')+1:], " Z")
+}
+
+// KillDaemon ends the daemon with SIGKILL; its keeper starts another, which goes on under the same mount.
+func (d *Daemon) KillDaemon() {
+	if child := d.PID(); child != 0 {
+		d.kills++
+		syscall.Kill(child, syscall.SIGKILL)
+	}
+}
+
+// Freeze stops the daemon with SIGSTOP and returns when it stands still.
+func (d *Daemon) Freeze(t testing.TB) {
+	t.Helper()
+	child := d.PID()
+	syscall.Kill(child, syscall.SIGSTOP)
+	Until(t, 10*time.Second, "the daemon is stopped", func() bool { return Stopped(child) })
+}
+
+// Thaw lets it go on.
+func (d *Daemon) Thaw() { syscall.Kill(d.PID(), syscall.SIGCONT) }
