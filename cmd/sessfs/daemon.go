@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime"
@@ -36,7 +38,8 @@ type daemon struct {
 	device     int    // /dev/fuse
 	memory     *handover.Memory
 	child      *keeper.Child
-	generation int // daemons that have served this mount, with this one
+	heap       *os.File // for the sessions of a mount without servers, from daemon to daemon
+	generation int      // daemons that have served this mount, with this one
 
 	loops   *loop.Group
 	store   sessfs.Backend
@@ -85,6 +88,9 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 		return errors.New("not needed any more")
 	}
 	d.generation = d.memory.Begin()
+	if d.own != nil {
+		d.inherit()
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -98,10 +104,10 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.admin, err = admin.Serve(d.socket, control); err != nil {
 		return err
 	}
+	d.save()
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
 	}
-	d.save()
 	if successor {
 		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
 		return nil
@@ -252,6 +258,38 @@ func (d *daemon) leave() {
 	d.mount.Leave(leaveTime)
 	time.Sleep(2 * loop.TickEvery) // for what was to be sent later
 	d.admin.Close()
+	if d.own != nil {
+		d.bequeath()
+	}
+}
+
+// bequeath writes the sessions of a mount without servers where the next daemon finds them.
+func (d *daemon) bequeath() {
+	w := bufio.NewWriterSize(d.heap, 1<<20)
+	err := d.own.Save(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	if err != nil {
+		d.log.Error("the sessions of this host are lost with this daemon", "err", err)
+		d.heap.Truncate(0)
+	}
+}
+
+// inherit takes over what bequeath has written. After a daemon that died there is nothing.
+func (d *daemon) inherit() {
+	if _, err := d.heap.Seek(0, io.SeekStart); err != nil {
+		d.log.Error("sessions of the former daemon cannot be read", "err", err)
+		return
+	}
+	if err := d.own.Load(bufio.NewReaderSize(d.heap, 1<<20)); err != nil {
+		d.log.Error("sessions of the former daemon are lost", "err", err)
+	}
+	d.heap.Truncate(0)
+	d.heap.Seek(0, io.SeekStart)
+	if d.generation > 1 && d.own.Empty() {
+		d.log.Error("the former daemon died, and with it the sessions of this host: without cache servers they are in its memory alone")
+	}
 }
 
 // leaveTime is how long requests may take that are under way when another daemon takes over.

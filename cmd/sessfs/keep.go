@@ -60,6 +60,10 @@ func keep(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return err
 	}
+	heap, err := unix.MemfdCreate("sessfs-sessions", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("memfd_create: %w", err)
+	}
 	binary, err := os.Executable()
 	if err != nil {
 		return err
@@ -81,7 +85,7 @@ func keep(ctx context.Context, r mountRequest) error {
 	err = keeper.Run(ctx, keeper.Options{
 		Binary:   binary,
 		Args:     slices.Insert(slices.Clone(os.Args[1:]), 1, "--worker"),
-		Files:    []*os.File{os.NewFile(uintptr(device), "/dev/fuse"), os.NewFile(uintptr(memory.Fd()), "memory")},
+		Files:    []*os.File{os.NewFile(uintptr(device), "/dev/fuse"), os.NewFile(uintptr(memory.Fd()), "memory"), os.NewFile(uintptr(heap), "sessions")},
 		Stderr:   stderr,
 		Terminal: os.Stderr,
 		Log:      log,

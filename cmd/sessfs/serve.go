@@ -49,7 +49,8 @@ func serve(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return coded{exitUsage, err}
 	}
-	d := &daemon{device: device, memory: memory, child: child}
+	unix.CloseOnExec(keeper.FirstFile + 2)
+	d := &daemon{device: device, memory: memory, child: child, heap: os.NewFile(keeper.FirstFile+2, "sessions")}
 	if d.file, err = givenFile(r.file); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@
 package handover
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -126,7 +127,7 @@ func Attach(fd int) (*Memory, error) {
 	if _, err := unix.Pread(fd, head[:], 0); err != nil {
 		return nil, fmt.Errorf("taking over the shared memory: %w", err)
 	}
-	if h := (*header)(unsafe.Pointer(&head)); h.magic != magic || h.layout != layout || uintptr(st.Size) != size {
+	if binary.NativeEndian.Uint64(head[:]) != magic || binary.NativeEndian.Uint32(head[8:]) != layout || uintptr(st.Size) != size {
 		return nil, ErrLayout
 	}
 	return open(fd)
