@@ -72,10 +72,7 @@ func keep(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return err
 	}
-	upgrades, err := listenUpgrades(upgradeSocket(socketOf(conf, file, mountpoint)))
-	if err != nil {
-		return err
-	}
+	upgrades := newUpgrades()
 	defer upgrades.close()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -90,6 +87,9 @@ func keep(ctx context.Context, r mountRequest) error {
 		Terminal: os.Stderr,
 		Log:      log,
 		Started: func() error {
+			if err := upgrades.begin(upgradeSocket(socketOf(conf, file, mountpoint))); err != nil {
+				return err
+			}
 			sdnotify.Ready("serving " + mountpoint)
 			if r.background {
 				return goBackground()

@@ -21,18 +21,21 @@ func upgradeSocket(socket string) string { return socket + ".keeper" }
 // what went wrong.
 type upgrades struct {
 	asked  chan keeper.Upgrade
-	listen net.Listener
+	listen net.Listener // nil: not yet
 	done   chan struct{}
 }
 
-func listenUpgrades(path string) (*upgrades, error) {
-	l, err := admin.Listen(path)
-	if err != nil {
-		return nil, fmt.Errorf("the keeper's socket: %w", err)
+func newUpgrades() *upgrades {
+	return &upgrades{asked: make(chan keeper.Upgrade), done: make(chan struct{})}
+}
+
+// begin listens at path.
+func (u *upgrades) begin(path string) (err error) {
+	if u.listen, err = admin.Listen(path); err != nil {
+		return fmt.Errorf("the keeper's socket: %w", err)
 	}
-	u := &upgrades{asked: make(chan keeper.Upgrade), listen: l, done: make(chan struct{})}
 	go u.serve()
-	return u, nil
+	return nil
 }
 
 // serve answers one after the other, until close.
@@ -61,6 +64,9 @@ func (u *upgrades) serve() {
 
 func (u *upgrades) close() {
 	close(u.done)
+	if u.listen == nil {
+		return
+	}
 	path := u.listen.Addr().String()
 	u.listen.Close()
 	os.Remove(path)

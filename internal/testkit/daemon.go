@@ -37,9 +37,13 @@ func ChildOf(pid int) int {
 // Kill ends keeper and daemon with SIGKILL, as when the host dies; the mount is dead then.
 func (d *Daemon) Kill() {
 	child := d.PID()
-	d.Process.Kill()
+	d.Signal(syscall.SIGKILL)
+	defer d.Process.Kill() // waits; the daemon has its output open
 	if child == 0 {
 		return
+	}
+	for end := time.Now().Add(10 * time.Second); ChildOf(d.Process.PID()) == child && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // a keeper that lives would start another
 	}
 	// It is an orphan now: this process may not wait for it.
 	syscall.Kill(child, syscall.SIGKILL)
