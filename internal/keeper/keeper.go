@@ -57,6 +57,7 @@ const (
 
 	// A daemon that died younger than this has died at its start: the next one waits.
 	short     = 300 * time.Millisecond
+	patience  = 3 // so many times the next one does not wait
 	firstWait = 100 * time.Millisecond
 	longWait  = 10 * time.Second
 )
@@ -180,8 +181,8 @@ func (k *Keeper) restart(ctx context.Context) error {
 			k.died = 1
 		}
 		wait := time.Duration(0)
-		if k.died > 1 {
-			wait = min(firstWait<<min(k.died-2, 10), longWait)
+		if k.died > patience {
+			wait = min(firstWait<<min(k.died-patience-1, 10), longWait)
 		}
 		k.o.Log.Error("the daemon died; another one goes on with the mount", "daemon", k.now.end(), "in", wait, "died", k.total)
 		if trace := k.now.trace(); trace != "" {

@@ -69,6 +69,9 @@ func (d *Daemon) KillDaemon() {
 	}
 }
 
+// Expect says that the daemon alone was killed so often more by other means.
+func (d *Daemon) Expect(kills int) { d.kills += kills }
+
 // Freeze stops the daemon with SIGSTOP and returns when it stands still.
 func (d *Daemon) Freeze(t testing.TB) {
 	t.Helper()

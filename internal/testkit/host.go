@@ -17,6 +17,7 @@ import (
 type Host struct {
 	Dir    string // the mount point
 	Config string // the configuration file
+	Binary string // of the daemon; NewHost sets that of all tests
 	t      testing.TB
 	proc   *Daemon
 }
@@ -40,7 +41,7 @@ func Mount(t testing.TB, c Conf) *Host {
 func NewHost(t testing.TB, c Conf) *Host {
 	t.Helper()
 	base := Dir(t)
-	h := &Host{t: t, Dir: filepath.Join(base, "sessions"), Config: filepath.Join(base, "config.yaml")}
+	h := &Host{t: t, Dir: filepath.Join(base, "sessions"), Config: filepath.Join(base, "config.yaml"), Binary: Binary(t)}
 	if err := os.Mkdir(h.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +82,7 @@ var started atomic.Int32
 func (h *Host) Start(args ...string) {
 	h.t.Helper()
 	args = append([]string{"mount", "--foreground", "--config", h.Config}, args...)
-	cmd := exec.Command(Binary(h.t), args...)
+	cmd := exec.Command(h.Binary, args...)
 	// Of two hosts one has an event loop and the other two, as on machines with few and with many processors.
 	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", 1+started.Add(1)%2))
 	h.proc = &Daemon{Process: start(h.t, cmd)} // ended by NewHost's cleanup
@@ -145,7 +146,7 @@ func (h *Host) Detach() { syscall.Unmount(h.Dir, syscall.MNT_DETACH) }
 // Sessfs runs a command of the sessfs binary, with this host's configuration where the command takes one.
 func (h *Host) Sessfs(args ...string) (string, int) {
 	h.t.Helper()
-	return Run(h.t, Binary(h.t), append(args, "--config", h.Config)...)
+	return Run(h.t, h.Binary, append(args, "--config", h.Config)...)
 }
 
 // Status reads `sessfs status --json` into figures, a pointer to a struct with the part of it that matters.

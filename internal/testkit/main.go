@@ -95,7 +95,7 @@ func daemons() (list []string) {
 	}
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, l := range links {
-		if exe, err := os.Readlink(l); err == nil && exe == built.path {
+		if exe, err := os.Readlink(l); err == nil && strings.HasPrefix(exe, built.dir+"/") {
 			list = append(list, exe+" as "+filepath.Base(filepath.Dir(l)))
 		}
 	}
@@ -106,6 +106,36 @@ var built struct {
 	sync.Once
 	dir, path string
 	err       error
+}
+
+// CopyBinary puts the binary, as it is, or what replace holds in its place, at path, in one step as packages do.
+func CopyBinary(t testing.TB, path string, replace []byte) {
+	t.Helper()
+	if replace == nil {
+		var err error
+		if replace, err = os.ReadFile(Binary(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path+".new", replace, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// OwnBinary is a copy of the binary that a test may replace.
+func OwnBinary(t testing.TB) string {
+	t.Helper()
+	Binary(t)
+	dir, err := os.MkdirTemp(built.dir, "own-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "sessfs")
+	CopyBinary(t, path, nil)
+	return path
 }
 
 // NoRace makes Binary build sessfs as it is installed: for tests of memory and threads, which are others with the race
