@@ -109,6 +109,7 @@ func (l *Leases) Left() (list []LeftLease) {
 	l.each(func(i uint32, r *Lease) bool {
 		s := r.state.Load()
 		if s != trying && s != held && (s != freed || r.ended <= last-int64(lately)) {
+			r.state.Store(0)
 			return false
 		}
 		r.self = i
