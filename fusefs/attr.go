@@ -70,15 +70,16 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 			return st
 		}
 	}
-	v := f.view(in.Pid)
+	fs.mu.Lock() // whoever gets the lock meanwhile must know what was answered
+	v := h.file.view(in.Pid)
 	if !v.exists && !own { // a handle is a file, whatever became of the name
+		fs.mu.Unlock()
 		return fs.gone(n, in.Pid)
 	}
+	defer fs.mu.Unlock()
 	fs.fill(&out.Attr, n.ino, v.attr, len(v.data))
 	if leased && !v.dirty {
-		fs.mu.Lock()
 		fs.nodes.again(n).mayReuse(v, out)
-		fs.mu.Unlock()
 	}
 	return fuse.OK
 }
@@ -108,12 +109,27 @@ func (fs *FS) getAttrAtOnce(in *fuse.GetAttrIn, out *fuse.AttrOut) (fuse.Status,
 	return fuse.OK, true
 }
 
-// mayReuse answers with attributes that the kernel may use again for a moment. The caller holds FS.mu.
+// mayReuse answers with attributes that the kernel may use again for a moment: not while it may have others, which this
+// answer replaces only when the asking process gets to run; nor where the files of two sessions have one node. The caller
+// holds FS.mu, since v was taken.
 func (n *node) mayReuse(v view, out *fuse.AttrOut) {
-	out.SetTimeout(attrTimeout)
-	n.answered, n.reusable = v.base.Version, sessfs.Boottime()+int64(attrTimeout)
-	if n.retired {
+	switch {
+	case n.retired:
 		out.Nlink = 0
+	case !n.reused || n.answered == v.base.Version:
+		out.SetTimeout(attrTimeout)
+		n.reused, n.answered = true, v.base.Version
+	}
+}
+
+// forgetOld makes the kernel forget attributes of another version than v, which a process of this host has just read under
+// the lock, or is told of by OPEN or CREATE. When they run out counts for nothing: they do so when the kernel's clock says it,
+// which ticks as rarely as every 10 ms, and it began when the process that had asked for them got to run. The caller holds
+// FS.mu: who asks from now on is answered with v.
+func (fs *FS) forgetOld(n *node, v sessfs.Version) {
+	if n.reused && n.answered != v {
+		fs.device.invalidate(n.ino)
+		n.reused = false
 	}
 }
 

@@ -74,7 +74,8 @@ func (c *coldNodes) take(ino uint64) *node {
 	if !ok {
 		return nil
 	}
-	n := &node{ino: ino, n: uint32(x.life), lookups: uint64(x.lookups), entryUntil: int64(x.entryUntil) * int64(time.Second)}
+	n := &node{ino: ino, n: uint32(x.life), lookups: uint64(x.lookups), entryUntil: int64(x.entryUntil) * int64(time.Second),
+		reused: true, answered: unknownVersion}
 	if n.id = sessfs.ID(x.name[:x.length]); x.length == 0 {
 		n.id = g.long[ino]
 	}

@@ -144,10 +144,7 @@ func (fs *FS) rebind(h *handle, s *sessfs.Session) {
 		f.note()
 	}
 	f.mu.Unlock()
-	notify := h.node.stale(s.Version)
+	fs.forgetOld(h.node, s.Version)
 	fs.mu.Unlock()
 	closeClaims(ended)
-	if notify {
-		fs.device.invalidate(h.node.ino)
-	}
 }

@@ -28,10 +28,13 @@ type node struct {
 	lookups    uint64         // how often the kernel was told, less what it forgot
 	entryUntil int64          // Boottime until which the kernel may hold a valid entry; 0: it holds none
 	handles    []*handle      // open here
-	answered   sessfs.Version // of the attributes that the kernel may still reuse
-	reusable   int64          // Boottime until which it may
+	reused     bool           // the kernel may have attributes that it reuses, and was not told to forget them
+	answered   sessfs.Version // their session's; unknownVersion: not known any more
 	place      link[*node]    // in the table's order; in none while open
 }
+
+// unknownVersion is no session's: no counter is 0 where there is a nonce.
+var unknownVersion = sessfs.Version{Nonce: 1}
 
 type nodeTable struct {
 	names   *names
@@ -72,7 +75,7 @@ func (t *nodeTable) remember(ino uint64) *node {
 	if !ok || t.names.inode(id, life) != ino {
 		return nil
 	}
-	return &node{ino: ino, id: id, n: life}
+	return &node{ino: ino, id: id, n: life, reused: true, answered: unknownVersion}
 }
 
 // again returns the node that stands for n now. FS.mu was given up since n was got, and it may have gone cold or been
@@ -131,15 +134,11 @@ func (t *nodeTable) insert(n *node) {
 	t.rest(n)
 }
 
-// rest puts a node without handles in its place, and lets those go cold that were used least recently. What the kernel
-// may still reuse attributes of stays: that is told by the node alone.
+// rest puts a node without handles in its place, and lets those go cold that were used least recently.
 func (t *nodeTable) rest(n *node) {
 	t.idle.front(&n.place)
 	for t.idle.n > maxWarm {
 		last := t.idle.last().of
-		if last.reusable != 0 && last.reusable > sessfs.Boottime() {
-			return
-		}
 		t.drop(last)
 		t.cold.put(last)
 	}

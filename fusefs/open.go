@@ -62,14 +62,13 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	}
 	n = fs.nodes.again(n)
 	h, ended, st := fs.bind(n, claim, s, old, in)
-	notify := st == fuse.OK && n.stale(s.Version)
+	if st == fuse.OK {
+		fs.forgetOld(n, s.Version)
+	}
 	fs.mu.Unlock()
 	closeClaims(ended)
 	if st != fuse.OK {
 		return st
-	}
-	if notify {
-		fs.device.invalidate(n.ino)
 	}
 	out.Fh, out.OpenFlags = h.fh, openFlags
 	return fuse.OK
@@ -164,11 +163,6 @@ func (fs *FS) dropUnused(f *file) {
 	}
 }
 
-// stale reports whether the kernel may still reuse attributes of another version. The caller holds FS.mu.
-func (n *node) stale(v sessfs.Version) bool {
-	return n.answered != v && n.reusable > sessfs.Boottime()
-}
-
 // reopen opens a retired node. The kernel has forgotten the name of one that was unlinked here, so that it is opened
 // through /proc/PID/fd. Of a session that is gone on the servers it still knows the name: ESTALE makes it look that up
 // again, and leads it to what the name is now. The caller holds FS.mu.
@@ -259,6 +253,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 func (fs *FS) created(h *handle, in *fuse.CreateIn, out *fuse.CreateOut) {
 	fs.enter(h.node, &out.EntryOut)
 	v := h.file.view(in.Pid)
+	fs.forgetOld(h.node, v.base.Version)
 	fs.fill(&out.Attr, h.node.ino, v.attr, len(v.data))
 	out.Fh, out.OpenOut.OpenFlags = h.fh, openFlags
 }

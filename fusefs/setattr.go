@@ -38,7 +38,6 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 func (fs *FS) answerSetAttr(n *node, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	fs.mu.Lock()
 	n = fs.nodes.again(n)
-	n.reusable = 0 // the answer's attributes replace what the kernel had, and are not valid for any time
 	var f *file
 	if h, _ := n.pick(in.Pid); h != nil {
 		f = h.file
@@ -108,10 +107,7 @@ func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status
 	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 	v.attr.Mode &^= img.drop
 	f.mu.Unlock()
-	fs.mu.Lock()
-	h.node.reusable = 0 // see answerSetAttr
 	fs.fill(&out.Attr, h.node.ino, v.attr, 0)
-	fs.mu.Unlock()
 	return fuse.OK, true
 }
 
