@@ -19,6 +19,7 @@ func TestImports(t *testing.T) {
 		"sessfs/backend":        {"sessfs/fusefs", "sessfs/locking", "sessfs/config"},
 		"sessfs/backend/memory": {"sessfs/fusefs", "sessfs/locking", "sessfs/config"},
 		"sessfs/locking":        {"sessfs/fusefs", "sessfs/backend", "sessfs/config"},
+		"sessfs/internal/manual": {"sessfs/", "github.com/"},
 		"sessfs/internal/model": {"sessfs/fusefs", "sessfs/backend", "sessfs/locking"},
 	}
 	for line := range strings.Lines(string(out)) {
