@@ -3,15 +3,23 @@
 # sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
 # sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
 # sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
+# make package     a .deb and a .rpm in bin/ (GOARCH=arm64: for another kind of processor)
 GO          ?= go
 PREFIX      ?= /usr
 DESTDIR     ?=
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK := bin/tools/staticcheck
+NFPM        := bin/tools/nfpm
+# Where all that is built goes.
+B           ?= bin
+# Whose paths are installed: debian or redhat.
+FLAVOR      ?= $(if $(wildcard /etc/redhat-release),redhat,debian)
+# For builds that can be repeated.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # What the tests and the demo run. gcc is for the race detector.
-PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
-TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
+PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh
+TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git man mandoc rpm fish zsh
 
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -24,13 +32,20 @@ MINUTES        ?= 60
 
 
 
-.PHONY: build demo test scale faults bench check deps bench-deps go install clean
+.PHONY: build docs demo test scale faults bench check deps bench-deps go install install-files package clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
 
 build: go
-	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/sessfs ./cmd/sessfs
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(B)/sessfs ./cmd/sessfs
+
+# Manual pages and completions, made from the commands and the sample configuration; and whose work is in the binary.
+docs: go
+	rm -rf $(B)/docs
+	env -u GOARCH CGO_ENABLED=0 $(GO) run -trimpath -buildvcs=false -tags docs -ldflags '$(LDFLAGS)' ./cmd/sessfs docs config.yaml $(B)/docs
+	cp packaging/man/*.8 $(B)/docs/
+	GO='$(GO)' packaging/copyright.sh >$(B)/docs/copyright
 
 demo: go deps build
 	./tests/demo/demo.sh bin/sessfs
@@ -59,12 +74,17 @@ bench: bench-deps build
 check: $(STATICCHECK)
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted by gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags docs ./cmd/sessfs
 	$(STATICCHECK) ./...
+	$(STATICCHECK) -tags docs ./cmd/sessfs
 
 $(STATICCHECK): | go
 	GOBIN=$(CURDIR)/bin/tools $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-test: go deps check
+$(NFPM): | go
+	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+
+test: go deps check $(NFPM)
 	$(GO) test -race -count=1 -timeout 14m ./...
 
 # The tests of tests/scale in full size; make test runs them small.
@@ -75,16 +95,45 @@ scale: deps
 faults: deps
 	$(GO) test -count=1 -v -timeout 0 -run '^TestLab$$' ./tests/faults/lab -seed=$(SEED) -minutes=$(MINUTES)
 
-install: build
-	install -D -m 0755 bin/sessfs $(DESTDIR)$(PREFIX)/sbin/sessfs
-	install -d $(DESTDIR)/sbin
-	ln -sf $(PREFIX)/sbin/sessfs $(DESTDIR)/sbin/mount.sessfs
-	[ -e $(DESTDIR)/etc/sessfs/config.yaml ] || install -D -m 0644 config.yaml $(DESTDIR)/etc/sessfs/config.yaml
-	install -D -m 0644 packaging/sessfs.service $(DESTDIR)/lib/systemd/system/sessfs.service
-	install -D -m 0644 packaging/var-lib-php-sessions.mount $(DESTDIR)$(PREFIX)/share/doc/sessfs/var-lib-php-sessions.mount
-	install -D -m 0644 packaging/fstab.example $(DESTDIR)$(PREFIX)/share/doc/sessfs/fstab.example
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/sessfs README.md docs/operations.md docs/semantics.md docs/decisions.md
-	install -D -m 0644 config.yaml $(DESTDIR)$(PREFIX)/share/doc/sessfs/config.yaml
+install: build docs install-files
+
+# What is installed, here and by the packages. A configuration that is there stays.
+DOC     = $(DESTDIR)$(PREFIX)/share/doc/sessfs
+MAN     = $(DESTDIR)$(PREFIX)/share/man
+ZSH     = $(if $(filter redhat,$(FLAVOR)),site-functions,vendor-completions)
+UNIT    = $(if $(filter redhat,$(FLAVOR)),var-lib-php-session.mount,var-lib-php-sessions.mount)
+# Where PHP keeps its sessions, and whose directory that is.
+REDHAT  = sed -e 's|/var/lib/php/sessions|/var/lib/php/session|' -e 's|^  group: root|  group: apache|' -e 's|^  mode: "1733"|  mode: "0770"|'
+ADAPT   = $(if $(filter redhat,$(FLAVOR)),$(REDHAT),cat)
+
+install-files:
+	install -D -m 0755 $(B)/sessfs $(DESTDIR)$(PREFIX)/sbin/sessfs
+	install -d $(DESTDIR)/usr/sbin $(DESTDIR)/etc/sessfs $(DOC) $(MAN)/man5 $(MAN)/man8
+	ln -srf $(DESTDIR)$(PREFIX)/sbin/sessfs $(DESTDIR)/usr/sbin/mount.sessfs
+	[ -e $(DESTDIR)/etc/sessfs/config.yaml ] || { $(ADAPT) config.yaml >$(DESTDIR)/etc/sessfs/config.yaml && chmod 0644 $(DESTDIR)/etc/sessfs/config.yaml; }
+	install -d $(DESTDIR)/usr/lib/systemd/system
+	sed 's|/usr/sbin/|$(PREFIX)/sbin/|' packaging/sessfs.service >$(DESTDIR)/usr/lib/systemd/system/sessfs.service
+	for page in $(B)/docs/*.[58]; do gzip -9n <$$page >$(MAN)/man$${page##*.}/$${page##*/}.gz || exit 1; done
+	install -D -m 0644 $(B)/docs/sessfs.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sessfs
+	install -D -m 0644 $(B)/docs/_sessfs $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH)/_sessfs
+	install -D -m 0644 $(B)/docs/sessfs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sessfs.fish
+	install -m 0644 -t $(DOC) README.md docs/*.md $(B)/docs/copyright
+	$(ADAPT) config.yaml >$(DOC)/config.yaml
+	$(ADAPT) packaging/fstab.example >$(DOC)/fstab.example
+	$(ADAPT) packaging/var-lib-php-sessions.mount >$(DOC)/$(UNIT)
+	chmod 0644 $(DOC)/* $(MAN)/man[58]/sessfs* $(MAN)/man8/mount.sessfs* $(DESTDIR)/usr/lib/systemd/system/sessfs.service
+
+# 1.2.3 of the tag v1.2.3, 1.2.3+4.gabcdef four commits later; without a tag the time of the commit, so that later is more.
+PACKAGE_VERSION ?= $(shell echo '$(VERSION)' | sed -nE '/^v?[0-9]+\.[0-9]/{s/^v//; s/-(alpha|beta|rc)/~\1/; s/-/+/; s/-/./g; p; q}; \
+	s/-/./g; s/^/0~git'"$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y%m%d%H%M%S)"'./p')
+
+package: build docs $(NFPM)
+	rm -rf $(B)/package $(B)/sessfs_*.deb $(B)/sessfs-*.rpm
+	$(MAKE) install-files FLAVOR=debian PREFIX=/usr DESTDIR=$(B)/package/debian
+	$(MAKE) install-files FLAVOR=redhat PREFIX=/usr DESTDIR=$(B)/package/redhat
+	export PACKAGE_VERSION='$(PACKAGE_VERSION)' ARCH=$$($(GO) env GOARCH); \
+	ROOT=$(B)/package/debian $(NFPM) package --config packaging/nfpm.yaml --packager deb --target $(B) && \
+	ROOT=$(B)/package/redhat $(NFPM) package --config packaging/nfpm.yaml --packager rpm --target $(B)
 
 clean:
 	rm -rf bin

@@ -147,3 +147,12 @@ func Diff(old, new *Config) (live, remount []string) {
 	}
 	return live, remount
 }
+
+// Keys are the names of all keys there are, section.key, in the order of the sample file.
+func Keys() []string {
+	all := make([]string, len(keys))
+	for i, k := range keys {
+		all[i] = k.name
+	}
+	return all
+}

@@ -114,10 +114,10 @@ func pidfdOpen(pid uint32) int {
 	return int(fd)
 }
 
-// alive tells whether a process was not reaped yet.
+// alive tells whether a process was not reaped yet. Without CAP_KILL the answer for those of other users is EPERM.
 func alive(pidfd int) bool {
 	_, _, errno := unix.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(pidfd), 0, 0, 0, 0, 0)
-	return errno == 0
+	return errno != unix.ESRCH
 }
 
 func closePidfd(fd int) {

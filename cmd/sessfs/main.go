@@ -72,16 +72,7 @@ func main() {
 		os.Exit(exitCode(err, true))
 	}
 	parsed := false
-	root := &cobra.Command{
-		Use:           "sessfs",
-		Short:         "PHP sessions of many web hosts on shared memcached servers, behind a directory",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		// What fails before this was called is wrong usage.
-		PersistentPreRun: func(*cobra.Command, []string) { parsed = true },
-	}
-	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), upgradeCommand(), configCommand(), versionCommand())
-	err := root.ExecuteContext(ctx)
+	err := rootCommand(&parsed).ExecuteContext(ctx)
 	if quiet := said(0); err != nil && !errors.As(err, &quiet) {
 		fmt.Fprintln(os.Stderr, "sessfs:", err)
 		if !parsed {
@@ -90,3 +81,21 @@ func main() {
 	}
 	os.Exit(exitCode(err, parsed))
 }
+
+// rootCommand is the whole command line. parsed becomes true once a command and its flags are understood.
+func rootCommand(parsed *bool) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sessfs",
+		Short:         "PHP sessions of many web hosts on shared memcached servers, behind a directory",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// What fails before this was called is wrong usage.
+		PersistentPreRun: func(*cobra.Command, []string) { *parsed = true },
+	}
+	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), upgradeCommand(), configCommand(), versionCommand())
+	root.AddCommand(buildCommands...)
+	return root
+}
+
+// buildCommands are of use to a build of the packages only: docs.go adds one, behind its build tag.
+var buildCommands []*cobra.Command

@@ -102,7 +102,7 @@ func lookupUser(key, name string) (uid, gid uint32, err error) {
 			if n, err := strconv.ParseUint(name, 10, 32); err == nil { // a number that no user has is a uid too
 				return uint32(n), uint32(n), nil
 			}
-			return 0, 0, failf(exitConfig, "%s: this host has no user %q (getent passwd %s)", key, name, name)
+			return 0, 0, failf(exitConfig, "%s: this host has no user %q in /etc/passwd (one that is known elsewhere, as in LDAP, goes by number: id -u %s)", key, name, name)
 		}
 	}
 	n, _ := strconv.ParseUint(u.Uid, 10, 32)
@@ -116,7 +116,7 @@ func lookupGroup(key, name string) (uint32, error) {
 		if n, err := strconv.ParseUint(name, 10, 32); err == nil {
 			return uint32(n), nil
 		}
-		return 0, failf(exitConfig, "%s: this host has no group %q (getent group %s)", key, name, name)
+		return 0, failf(exitConfig, "%s: this host has no group %q in /etc/group (one that is known elsewhere, as in LDAP, goes by number: getent group %s)", key, name, name)
 	}
 	n, _ := strconv.ParseUint(g.Gid, 10, 32)
 	return uint32(n), nil

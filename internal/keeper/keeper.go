@@ -53,7 +53,7 @@ const (
 	prepareTime = 60 * time.Second // for a daemon to say that it could take the mount
 	serveTime   = 60 * time.Second // and then that it serves
 	leaveTime   = 3 * time.Second  // for the old one to go
-	stopTime    = 25 * time.Second // to unmount
+	stopTime    = 15 * time.Second // to unmount; systemd waits for 20
 
 	// A daemon that died younger than this has died at its start: the next one waits.
 	short     = 300 * time.Millisecond

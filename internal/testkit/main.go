@@ -39,8 +39,16 @@ func Main(m *testing.M) {
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
 	}
+	for _, f := range atExit {
+		f()
+	}
 	os.Exit(code)
 }
+
+var atExit []func()
+
+// AtExit has Main call f after the tests, for what they all share. It is called before the tests run.
+func AtExit(f func()) { atExit = append(atExit, f) }
 
 // ourMounts are the session directories that tests have mounted: other test packages run beside this one, so that only
 // those of this process count.

@@ -273,24 +273,6 @@ func logged(t *testing.T, h *testkit.Host, text string) {
 	testkit.Until(t, 10*time.Second, "the log says "+text, func() bool { return strings.Contains(h.Log(), text) })
 }
 
-// The packaged units are right in systemd's eyes.
-func TestSystemdUnits(t *testing.T) {
-	dir := testkit.Dir(t)
-	for _, unit := range []string{"sessfs.service", "var-lib-php-sessions.mount"} {
-		b, err := os.ReadFile(filepath.Join("../../packaging", unit))
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The installed binary is not there while testing.
-		text := strings.ReplaceAll(string(b), "/usr/sbin/sessfs", testkit.Binary(t))
-		path := testkit.WriteFile(t, filepath.Join(dir, unit), "%s", text)
-		out, code := testkit.Run(t, "systemd-analyze", "verify", "--man=no", path)
-		if code != 0 || strings.Contains(out, unit+":") {
-			t.Errorf("%s: exit %d\n%s", unit, code, out)
-		}
-	}
-}
-
 // Type=notify: the daemon tells systemd when the mount answers, and when it ends.
 func TestNotify(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t)}})
