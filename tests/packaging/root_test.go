@@ -155,6 +155,9 @@ func (r *root) changes() []string {
 				return nil
 			}
 		}
+		if name == "var/log/sessfs.log" && d.Type()&fs.ModeCharDevice != 0 {
+			return nil // this machine has one of other tests, which is gone in the root
+		}
 		list = append(list, "/"+name)
 		return nil
 	})
