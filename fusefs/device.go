@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"sessfs/internal/hist"
 	"sessfs/internal/loop"
 )
 
@@ -165,18 +166,21 @@ func (r *reader) Waiting() bool { return false }
 
 // take sees to the request of n bytes in r.in.
 func (r *reader) take(n int) {
+	begun := hist.Now()
 	op := binary.NativeEndian.Uint32((*r.in)[4:])
-	if op < uint32(len(r.counters.ops)) {
+	if op < maxOpcode {
 		r.counters.ops[op].Add(1)
 	}
 	if op == opInterrupt && n >= sizeInterruptIn && r.direct.has(binary.NativeEndian.Uint64((*r.in)[inHeaderSize:])) {
 		return // without an answer, which the kernel does not need: EAGAIN would have it ask again at once
 	}
 	if r.atOnce((*r.in)[:n], op) {
+		r.counters.took(op, begun)
 		return
 	}
 	if inline(op) {
 		r.handle((*r.in)[:n], op)
+		r.counters.took(op, begun)
 		return
 	}
 	if op == opOpen || op == opWrite {
@@ -185,10 +189,10 @@ func (r *reader) take(n int) {
 	if n <= smallSize {
 		req := r.small.Get().(*[]byte)
 		copy(*req, (*r.in)[:n])
-		r.workers.do(work{req, n, op, &r.small})
+		r.workers.do(work{req, n, op, &r.small, begun})
 		return
 	}
-	r.workers.do(work{r.in, n, op, &r.large})
+	r.workers.do(work{r.in, n, op, &r.large, begun})
 	r.in = r.large.Get().(*[]byte)
 }
 
@@ -209,6 +213,7 @@ func (d *device) handleApart(w work) {
 	if w.op == opOpen || w.op == opWrite {
 		d.direct.remove(unique(in))
 	}
+	d.counters.took(w.op, w.begun)
 	w.pool.Put(w.buf)
 }
 

@@ -1,6 +1,10 @@
 package fusefs
 
-import "sync"
+import (
+	"sync"
+
+	"sessfs/internal/hist"
+)
 
 // workers are goroutines for requests that may wait. An idle one is used again, the last first: its stack has grown to
 // what a request needs, and is in the cache. There are as many as requests have ever waited at once, less those that
@@ -16,10 +20,11 @@ type workers struct {
 
 // work is a request of n bytes in a buffer of a pool.
 type work struct {
-	buf  *[]byte
-	n    int
-	op   uint32
-	pool *sync.Pool
+	buf   *[]byte
+	n     int
+	op    uint32
+	pool  *sync.Pool
+	begun hist.Instant // when it was read
 }
 
 const maxIdle = 64

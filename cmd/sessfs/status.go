@@ -15,6 +15,7 @@ import (
 	"sessfs"
 	"sessfs/backend"
 	"sessfs/fusefs"
+	"sessfs/internal/hist"
 	"sessfs/locking"
 )
 
@@ -32,7 +33,9 @@ type report struct {
 	Locking    locking.Stats         `json:"locking"`
 	Locks      []locking.Lock        `json:"locks"` // the first 1000
 	RoundTrips uint64                `json:"round_trips_waited"`
-	Goroutines int                   `json:"goroutines"`
+	// RoundTripTimes are those of the round trips that were answered, by server.
+	RoundTripTimes map[string]hist.Snapshot `json:"round_trip_times,omitempty"`
+	Goroutines     int                      `json:"goroutines"`
 }
 
 const maxLocks = 1000
@@ -45,6 +48,7 @@ func (d *daemon) status(ctx context.Context) any {
 		c := d.cluster.Copies()
 		r.Copies = &c
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
+		r.RoundTripTimes = d.cluster.RoundTripTimes()
 	}
 	if d.mount != nil {
 		r.Files = d.mount.Stats()
