@@ -10,6 +10,7 @@ type counters struct {
 	claims, leases, kept, waiting   atomic.Int64
 	waits, commits, conflicts, lost atomic.Uint64
 	longestNs                       atomic.Int64
+	lastLost                        atomic.Int64 // unix nanoseconds
 	waitTimes                       hist.Hist
 }
 
