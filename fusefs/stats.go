@@ -3,6 +3,7 @@ package fusefs
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"sessfs"
 	"sessfs/internal/hist"
@@ -13,14 +14,16 @@ type Stats struct {
 	Operations map[string]uint64 `json:"operations"` // requests of the kernel, by their FUSE name
 	// Latency is how long requests took from being read to their answer, by the same names: those that are answered.
 	Latency      map[string]hist.Snapshot `json:"latency"`
-	OpenFiles    int                      `json:"open_files"`     // now
-	OpenSessions int                      `json:"open_sessions"`  // now
-	Nodes        int                      `json:"nodes"`          // names known now
-	Stores       uint64                   `json:"stores"`         // sessions stored
-	LostStores   uint64                   `json:"lost_stores"`    // changes left to close that could not be stored
-	Lookups      uint64                   `json:"lookups_waited"` // LOOKUPs that waited for the network
-	Errors       uint64                   `json:"errors"`         // operations that failed because of the servers or the lock
-	TooLarge     uint64                   `json:"too_large"`      // writes over session.max_size
+	OpenFiles    int                      `json:"open_files"`                // now
+	OpenSessions int                      `json:"open_sessions"`             // now
+	Nodes        int                      `json:"nodes"`                     // names known now
+	Stores       uint64                   `json:"stores"`                    // sessions stored
+	LostStores   uint64                   `json:"lost_stores"`               // changes left to close that could not be stored
+	Lookups      uint64                   `json:"lookups_waited"`            // LOOKUPs that waited for the network
+	Errors       uint64                   `json:"errors"`                    // operations that failed because of the servers or the lock
+	TooLarge     uint64                   `json:"too_large"`                 // writes over session.max_size
+	LastError    *time.Time               `json:"last_error,omitempty"`      // when Errors last grew; nil: never
+	LastLost     *time.Time               `json:"last_lost_store,omitempty"` // when LostStores last grew; nil: never
 }
 
 type counters struct {
@@ -33,6 +36,8 @@ type counters struct {
 	lookups    atomic.Uint64
 	errors     atomic.Uint64
 	tooLarge   atomic.Uint64
+	lastError  atomic.Int64 // unix nanoseconds; 0: never
+	lastLost   atomic.Int64
 }
 
 // maxOpcode is above all opcodes that are known.
@@ -43,6 +48,14 @@ func (c *counters) took(op uint32, begun hist.Instant) {
 	if op < maxOpcode {
 		c.latency[op].Since(begun)
 	}
+}
+
+func moment(ns *atomic.Int64) *time.Time {
+	if n := ns.Load(); n != 0 {
+		t := time.Unix(0, n)
+		return &t
+	}
+	return nil
 }
 
 func opName(op uint32) string {
@@ -71,6 +84,8 @@ func (fs *FS) stats() Stats {
 		Lookups:    fs.counters.lookups.Load(),
 		Errors:     fs.counters.errors.Load(),
 		TooLarge:   fs.counters.tooLarge.Load(),
+		LastError:  moment(&fs.counters.lastError),
+		LastLost:   moment(&fs.counters.lastLost),
 	}
 	for op := range fs.counters.ops {
 		if n := fs.counters.ops[op].Load(); n > 0 {
@@ -94,6 +109,7 @@ func (fs *FS) failed(what string, id sessfs.ID, err error) {
 		fs.log.Error("an operation failed", "operation", what, "session", id.Hash(), "err", err)
 	}
 	fs.counters.errors.Add(1)
+	fs.counters.lastError.Store(time.Now().UnixNano())
 }
 
 func (fs *FS) tooLarge(id sessfs.ID, size uint64) {

@@ -52,10 +52,10 @@ type Wait struct {
 // most of each at most.
 func (m *Manager) Contention(long time.Duration, most int) Contention {
 	type found struct {
-		id  sessfs.ID
-		age time.Duration
-		HeldLock
-		RemoteLock
+		id     sessfs.ID
+		age    time.Duration
+		here   HeldLock // or a wait
+		remote RemoteLock
 	}
 	var held, elsewhere, waits []found
 	now, clock := sessfs.Boottime(), time.Now()
@@ -69,16 +69,16 @@ func (m *Manager) Contention(long time.Duration, most int) Contention {
 					waiters++
 					age := time.Duration(now - w.since)
 					longest = max(longest, age)
-					waits = append(waits, found{id: id, age: age, HeldLock: HeldLock{PID: w.claim.pid, Kind: kindName(w.kind)}})
+					waits = append(waits, found{id: id, age: age, here: HeldLock{PID: w.claim.pid, Kind: kindName(w.kind)}})
 				}
 			}
 			for _, c := range e.queue.holders {
 				if age := time.Duration(now - c.since); age >= long {
-					held = append(held, found{id: id, age: age, HeldLock: HeldLock{PID: c.pid, Kind: kindName(e.queue.kind), Waiters: waiters, Longest: longest}})
+					held = append(held, found{id: id, age: age, here: HeldLock{PID: c.pid, Kind: kindName(e.queue.kind), Waiters: waiters, Longest: longest}})
 				}
 			}
 			if h := e.elsewhere; h != nil && e.lease == nil && waiters > 0 && max(longest, clock.Sub(h.Since)) >= long {
-				elsewhere = append(elsewhere, found{id: id, age: longest, RemoteLock: RemoteLock{Host: h.Host, PID: h.PID, Since: h.Since, Waiters: waiters, Longest: longest}})
+				elsewhere = append(elsewhere, found{id: id, age: longest, remote: RemoteLock{Host: h.Host, PID: h.PID, Since: h.Since, Waiters: waiters, Longest: longest}})
 			}
 		}
 		s.mu.Unlock()
@@ -89,17 +89,17 @@ func (m *Manager) Contention(long time.Duration, most int) Contention {
 	}
 	c := Contention{Held: []HeldLock{}, Elsewhere: []RemoteLock{}, Waits: []Wait{}}
 	for _, f := range first(held) {
-		l := f.HeldLock
+		l := f.here
 		l.Session, l.Process, l.For = f.id.Hash(), processName(l.PID), f.age
 		c.Held = append(c.Held, l)
 	}
 	for _, f := range first(elsewhere) {
-		l := f.RemoteLock
+		l := f.remote
 		l.Session = f.id.Hash()
 		c.Elsewhere = append(c.Elsewhere, l)
 	}
 	for _, f := range first(waits) {
-		c.Waits = append(c.Waits, Wait{f.id.Hash(), f.HeldLock.PID, processName(f.HeldLock.PID), f.Kind, f.age})
+		c.Waits = append(c.Waits, Wait{f.id.Hash(), f.here.PID, processName(f.here.PID), f.here.Kind, f.age})
 	}
 	return c
 }

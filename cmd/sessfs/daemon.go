@@ -30,6 +30,7 @@ type daemon struct {
 	log        *slog.Logger
 	logs       *logger
 	started    time.Time
+	host       string // this machine's name
 
 	loops   *loop.Group
 	store   sessfs.Backend
@@ -70,12 +71,11 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if err := d.openStore(ctx, requireServers); err != nil {
 		return err
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
+	if d.host, err = os.Hostname(); err != nil {
+		d.host = "unknown"
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log})
+	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log})
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance
