@@ -77,7 +77,7 @@ func main() {
 		// What fails before this was called is wrong usage.
 		PersistentPreRun: func(*cobra.Command, []string) { parsed = true },
 	}
-	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), configCommand(), versionCommand())
+	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), topCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), configCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sessfs:", err)
