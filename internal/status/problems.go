@@ -34,8 +34,8 @@ func (r *Report) Problems(now time.Time) (list []Problem) {
 			"changes of sessions could not be stored after close (%d so far), the last %s ago", f.LostStores, ago(*f.LastLost, now))
 	}
 	if f := r.Files; lately(f.LastError, now) {
-		add("see the log for which and why: a server that did not answer, or a lock that was lost",
-			"PHP got an error from %s so far, the last %s ago", count(f.Errors, "operation"), ago(*f.LastError, now))
+		add("see the log for the reason: a server that did not answer, a lost lock",
+			"PHP got %s so far, the last %s ago", count(f.Errors, "error"), ago(*f.LastError, now))
 	}
 	if lately(r.LastLost, now) {
 		add("see the log: a paused host, sessfs unlock, or a server that was restarted",
@@ -60,7 +60,7 @@ func (r *Report) Problems(now time.Time) (list []Problem) {
 const maxSlow = 3
 
 func (r *Report) slowLocks(now time.Time) (list []Problem) {
-	const cure = "a long request, or one that hangs: look at that process%s. sessfs unlock takes the lock away (its name: sessfs ls | grep %s)"
+	const cure = "look at that process%s; sessfs ls | grep %s, and sessfs unlock NAME frees it"
 	for _, l := range r.Contention.Held {
 		if l.Waiters > 0 && l.For >= tooLong {
 			list = append(list, Problem{fmt.Sprintf("session %s is locked by %s for %s, and %s", l.Session, process(l.PID, l.Process), Age(l.For), wait(l.Waiters)),
@@ -90,13 +90,13 @@ func (r *Report) whenDown() string {
 	}
 	switch {
 	case up == 0:
-		return do + ": no session can be opened"
+		return do + "; until then no session can be opened"
 	case r.Copies == nil || r.Copies.Replicas < 2:
-		return do + ": the sessions on it cannot be opened meanwhile"
+		return do + "; until then its sessions fail"
 	case up < r.Copies.Replicas && len(r.Servers) > 2:
-		return do + ": too few are left for all sessions"
+		return do + "; too few are left for all sessions"
 	}
-	return do + ": the others stand in for it, but a second one must not fail meanwhile"
+	return do + "; no second one may fail until then"
 }
 
 // Holder names who holds a lock of another host.

@@ -117,9 +117,9 @@ func (v View) title(width int) Line {
 func (v View) problems() []status.Problem {
 	if v.Gone != nil {
 		p := status.Problem{What: fmt.Sprintf("the daemon does not answer for %s: %s", status.Age(max(v.Now.Sub(v.Since), 0)), status.Printable(v.Gone.Error())),
-			Do: "nothing: it is asked again and again. If it stays away, see its log"}
+			Do: "wait, it is asked again; see its log"}
 		if v.Last != nil {
-			p.Do += "; these are the figures of " + v.Asked.Format(time.TimeOnly)
+			p.Do += ". These are the figures of " + v.Asked.Format(time.TimeOnly)
 		}
 		return []status.Problem{p}
 	}

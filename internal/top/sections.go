@@ -127,7 +127,7 @@ func (s span) waits() *table {
 }
 
 func (s span) hottest() *table {
-	t := &table{needs: 3, none: "none was opened in the last minute", columns: []column{{title: "HOT SESSION", width: 12}, {title: "LAST MINUTE", right: true}, {title: "WAITING", right: true}, {title: "LOCKED BY", least: 10, drop: 1}}}
+	t := &table{needs: 2, none: "none was opened in the last minute", columns: []column{{title: "HOT SESSION", width: 12}, {title: "LAST MINUTE", right: true}, {title: "WAITING", right: true}, {title: "LOCKED BY", least: 10, drop: 1}}}
 	by := s.lockedBy()
 	waiting := make(map[string]int)
 	for _, l := range s.last.Locks {
@@ -166,7 +166,7 @@ func (s Sort) String() string { return []string{"rate", "p99", "name"}[s] }
 var calls = map[string]string{"SETLKW": "SETLKW (flock)", "GETATTR": "GETATTR (stat)", "SETATTR": "SETATTR (touch)", "RELEASE": "RELEASE (close)", "LOOKUP": "LOOKUP (name)", "READDIR": "READDIR (gc)"}
 
 func (s span) operations(by Sort) *table {
-	t := &table{needs: 4, none: "none", columns: []column{{title: "OPERATION", width: 15, least: 8}, {title: "RATE/s", right: true, width: 8}, {title: "P50", right: true, width: 6}, {title: "P99", right: true, width: 6}, {title: "TOTAL", right: true, width: 9, drop: 1}}}
+	t := &table{needs: 3, none: "none", columns: []column{{title: "OPERATION", width: 15, least: 8}, {title: "RATE/s", right: true, width: 8}, {title: "P50", right: true, width: 6}, {title: "P99", right: true, width: 6}, {title: "TOTAL", right: true, width: 9, drop: 1}}}
 	type op struct {
 		name        string
 		total, grew uint64
