@@ -10,8 +10,8 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 STATICCHECK := bin/tools/staticcheck
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # What the tests and the demo run. gcc is for the race detector.
-PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git
-TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git
+PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git tmux
+TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git tmux
 
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin

@@ -41,14 +41,15 @@ The environment variable NO_COLOR leaves colours out.`,
 			if len(args) == 1 {
 				f.mountpoint = args[0]
 			}
-			if r.once {
-				r.batch = 1
-			}
-			switch {
+			switch batch := cmd.Flags().Changed("batch"); {
+			case r.once && batch:
+				return failf(exitUsage, "--once and --batch: only one of them")
 			case r.interval < shortestInterval:
 				return failf(exitUsage, "--interval: %v or longer is needed, such as 1s", shortestInterval)
-			case r.batch < 1 && (r.once || cmd.Flags().Changed("batch")):
+			case r.batch < 1 && batch:
 				return failf(exitUsage, "--batch: the number of snapshots is needed, one or more")
+			case r.once:
+				r.batch = 1
 			}
 			c, err := f.dial()
 			if err != nil {
@@ -61,7 +62,6 @@ The environment variable NO_COLOR leaves colours out.`,
 	cmd.Flags().DurationVarP(&r.interval, "interval", "i", time.Second, "time between two looks, and what rates are of")
 	cmd.Flags().BoolVar(&r.once, "once", false, "one plain snapshot")
 	cmd.Flags().IntVar(&r.batch, "batch", 0, "so many plain snapshots")
-	cmd.MarkFlagsMutuallyExclusive("once", "batch")
 	return cmd
 }
 
@@ -71,7 +71,11 @@ func (r *topRequest) run(cmd *cobra.Command, c *admin.Client) error {
 		return &s, c.Get(ctx, "/status", nil, &s)
 	}}
 	if r.batch > 0 || !onTerminal() {
-		return top.Batch(cmd.Context(), cmd.OutOrStdout(), o, max(r.batch, 1), plainWidth())
+		err := top.Batch(cmd.Context(), cmd.OutOrStdout(), o, max(r.batch, 1), plainWidth())
+		if cmd.Context().Err() != nil {
+			return failf(exitFailed, "interrupted")
+		}
+		return err
 	}
 	// Whatever ends it, the terminal is left as it was.
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGQUIT)

@@ -12,7 +12,7 @@ import (
 )
 
 func (s span) servers(now time.Time) *table {
-	t := &table{needs: 3, none: "none: sessions are kept in the daemon", columns: []column{{title: "SERVER", least: 8}, {title: "STATE", width: 8, least: 10}, {title: "P50", right: true, width: 5, drop: 2},
+	t := &table{needs: 3, none: "none: sessions are kept in the daemon", columns: []column{{title: "SERVER", least: 15}, {title: "STATE", width: 8, least: 10}, {title: "P50", right: true, width: 5, drop: 2},
 		{title: "P99", right: true, width: 5}, {title: "RATE/s", right: true}, {title: "HITS/s", right: true, drop: 3}, {title: "EVICTED", right: true}, {title: "MEMORY", right: true, drop: 1}}}
 	list := slices.Clone(s.last.Servers)
 	slices.SortStableFunc(list, func(a, b sessfs.ServerStatus) int { return cmp.Compare(rank(a), rank(b)) })
