@@ -12,6 +12,7 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 
 	"sessfs"
+	"sessfs/internal/hist"
 )
 
 // classic is the wire of a server without meta commands. It speaks add, gets, cas, set and delete through gomemcache,
@@ -155,6 +156,7 @@ func classicDo[T any](w *classic, deadline time.Time, repeat bool, f func() (T, 
 		w.s.mu.Unlock()
 		w.s.trips.Add(1)
 		w.s.waits.Add(1)
+		sent := hist.Now()
 		done := make(chan result, 1)
 		go func() {
 			defer w.s.cl.running.Done()
@@ -180,6 +182,7 @@ func classicDo[T any](w *classic, deadline time.Time, repeat bool, f func() (T, 
 		var dial *dialError
 		switch {
 		case err == nil, errors.Is(err, memcache.ErrCacheMiss), errors.Is(err, memcache.ErrCASConflict), errors.Is(err, memcache.ErrNotStored):
+			w.s.roundTrips.Since(sent)
 			return got.value, err
 		case strings.Contains(err.Error(), "SERVER_ERROR "):
 			return none, &refusedError{serverWords(err)}

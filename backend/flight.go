@@ -3,6 +3,8 @@ package backend
 import (
 	"errors"
 	"time"
+
+	"sessfs/internal/hist"
 )
 
 // flight is a batch on its way to a server.
@@ -15,6 +17,7 @@ type flight struct {
 	c        *conn // that has taken it; nil: none yet
 	now      uint64
 	err      error
+	sent     hist.Instant
 }
 
 // launch sends b over a connection that stands. Where there is none it is left to land to make one.
@@ -35,7 +38,7 @@ func (s *server) launch(b *batch, place int, epoch uint64, deadline time.Time) f
 func (f *flight) send(c *conn, now uint64) {
 	f.s.trips.Add(1)
 	f.s.waits.Add(1)
-	f.b.deadline = f.deadline
+	f.b.deadline, f.sent = f.deadline, hist.Now()
 	f.c, f.now, f.err = c, now, c.send(f.b)
 }
 
@@ -58,6 +61,7 @@ func (f *flight) land() (uint64, error) {
 		err := f.c.await(b, f.err)
 		f.c = nil
 		if err == nil {
+			s.roundTrips.Since(f.sent)
 			return f.now, nil
 		}
 		maybe := b.written && !b.repeat

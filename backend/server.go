@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/hist"
 )
 
 // server is one cache server: its connections and its breaker. Up, a request connects where need be; after a failure
@@ -22,6 +23,7 @@ type server struct {
 	mark             uint32 // how it stands in a record's where
 
 	trips, waits, failures atomic.Uint64
+	roundTrips             hist.Hist
 	isDown                 atomic.Bool  // down: since is not zero
 	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/hist"
 )
 
 // usageFresh is how long figures are answered from memory.
@@ -90,6 +91,16 @@ func (c *Cluster) allStats(ctx context.Context, servers []*server) []serverStats
 func number(m map[string]string, key string) uint64 {
 	n, _ := strconv.ParseUint(m[key], 10, 64)
 	return n
+}
+
+// RoundTripTimes returns how long round trips took that were answered and waited for, by the configured names of the
+// servers.
+func (c *Cluster) RoundTripTimes() map[string]hist.Snapshot {
+	times := make(map[string]hist.Snapshot)
+	for _, s := range c.servers() {
+		times[s.name] = s.roundTrips.Snapshot()
+	}
+	return times
 }
 
 // Copies tells what was done to keep sessions on several servers. All but the first two count since the start.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sessfs/internal/handover"
+	"sessfs/internal/hist"
 	"sessfs/internal/loop"
 )
 
@@ -134,7 +135,7 @@ func (d *device) serve(g *loop.Group) error {
 func (d *device) resume(left []*handover.Request) {
 	for _, q := range left {
 		in := q.Room()
-		w := work{q, int(binary.NativeEndian.Uint32(in)), binary.NativeEndian.Uint32(in[4:])}
+		w := work{q, int(binary.NativeEndian.Uint32(in)), binary.NativeEndian.Uint32(in[4:]), hist.Now()}
 		d.note(w)
 		if q.Kept() {
 			d.handleApart(w)
@@ -209,9 +210,10 @@ func (r *reader) Waiting() bool { return false }
 
 // take sees to the request of n bytes in r.in. While it is there, or in a copy, a successor would find it.
 func (r *reader) take(n int) {
+	begun := hist.Now()
 	in := r.in.Room()[:n]
 	op := binary.NativeEndian.Uint32(in[4:])
-	if op < uint32(len(r.counters.ops)) {
+	if op < maxOpcode {
 		r.counters.ops[op].Add(1)
 	}
 	switch {
@@ -220,16 +222,18 @@ func (r *reader) take(n int) {
 		r.in.Clear()
 	case r.atOnce(in, op):
 		r.in.Clear()
+		r.counters.took(op, begun)
 	case inline(op):
 		r.handle(in, op)
 		r.in.Clear()
+		r.counters.took(op, begun)
 	case n <= smallSize:
-		w := work{r.requests.Small(in), n, op}
+		w := work{r.requests.Small(in), n, op, begun}
 		r.in.Clear()
 		r.note(w)
 		r.workers.do(w)
 	default:
-		w := work{r.in, n, op}
+		w := work{r.in, n, op, begun}
 		r.in = r.requests.Large()
 		r.note(w)
 		r.workers.do(w)
@@ -268,6 +272,7 @@ func (d *device) handleApart(w work) {
 	if w.op != opSetlkw {
 		d.direct.remove(unique(in))
 	}
+	d.counters.took(w.op, w.begun)
 	w.q.Free()
 }
 

@@ -150,6 +150,7 @@ func (fs *FS) isStored(f *file, data []byte, mtime int64) bool {
 // lost notes a change that PHP was told nothing of: in the log, in status, and at the next OPEN of the session.
 func (fs *FS) lost(id sessfs.ID, err error) {
 	fs.counters.lostStores.Add(1)
+	fs.counters.lastLost.Store(time.Now().UnixNano())
 	fs.log.Error("a session's last change could not be stored after close; its next open fails once", "session", id.Hash(), "err", err)
 	fs.mu.Lock()
 	if len(fs.unsaved) < maxUnsaved {

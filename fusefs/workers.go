@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"sessfs/internal/handover"
+	"sessfs/internal/hist"
 )
 
 // workers are goroutines for requests that may wait. An idle one is used again, the last first: its stack has grown to
@@ -20,9 +21,10 @@ type workers struct {
 
 // work is a request of n bytes.
 type work struct {
-	q  *handover.Request
-	n  int
-	op uint32
+	q     *handover.Request
+	n     int
+	op    uint32
+	begun hist.Instant // when it was read
 }
 
 func (w work) in() []byte { return w.q.Room()[:w.n] }

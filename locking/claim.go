@@ -135,7 +135,9 @@ func (c *claim) await(ctx context.Context, w *waiter) (*sessfs.Session, error) {
 	m.counters.waiting.Add(1)
 	defer func() {
 		m.counters.waiting.Add(-1)
-		m.counters.longest(sessfs.Boottime() - w.since)
+		took := sessfs.Boottime() - w.since
+		m.counters.longest(took)
+		m.counters.waitTimes.Observe(time.Duration(took))
 	}()
 	var timeout <-chan time.Time
 	if limit := m.settings.Load().Wait; limit > 0 && !w.try {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/internal/hist"
 )
 
 // keepEvery is how often leases are looked after: unasked ones go back, used ones are renewed, places kept for
@@ -97,6 +98,7 @@ type Stats struct {
 	Waiting     int64         `json:"waiting"` // calls that wait for a lock now
 	Waits       uint64        `json:"waits"`   // calls that had to wait
 	LongestWait time.Duration `json:"longest_wait_ns"`
+	WaitTimes   hist.Snapshot `json:"wait_times"` // of the waits that are over
 	Commits     uint64        `json:"commits"`
 	Conflicts   uint64        `json:"conflicts"`  // changes refused because somebody else had changed the session
 	LocksLost   uint64        `json:"locks_lost"` // locks that ended under their holder
@@ -106,7 +108,7 @@ type Stats struct {
 func (m *Manager) Stats() Stats {
 	c := &m.counters
 	return Stats{Claims: c.claims.Load(), Leases: c.leases.Load(), Kept: c.kept.Load(), Waiting: c.waiting.Load(), Waits: c.waits.Load(),
-		LongestWait: time.Duration(c.longestNs.Load()), Commits: c.commits.Load(), Conflicts: c.conflicts.Load(), LocksLost: c.lost.Load()}
+		LongestWait: time.Duration(c.longestNs.Load()), WaitTimes: c.waitTimes.Snapshot(), Commits: c.commits.Load(), Conflicts: c.conflicts.Load(), LocksLost: c.lost.Load()}
 }
 
 // Lock is a lock that is held or waited for on this host.

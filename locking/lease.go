@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sessfs"
 	"sessfs/internal/handover"
@@ -125,6 +126,7 @@ func (m *Manager) lose(e *entry, err error) {
 	}
 	if len(e.queue.holders) > 0 {
 		m.counters.lost.Add(uint64(len(e.queue.holders)))
+		m.counters.lastLost.Store(time.Now().UnixNano())
 		m.opts.Log.Error("the lock of a session was lost while it was held; its holder's writes are refused", "session", e.id.Hash(), "err", err)
 	}
 	e.queue.holders = nil

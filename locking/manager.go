@@ -83,6 +83,8 @@ type shard struct {
 	mu      sync.Mutex
 	entries map[sessfs.ID]*entry // guarded by mu, with all that is in them
 	kept    []*entry             // whose lease is kept, the oldest first; guarded by mu
+	hot     hotList              // guarded by mu
+	opened  uint64               // guarded by mu
 }
 
 // entry is a session that has claims here. Guarded by its shard's mu.
@@ -97,8 +99,9 @@ type entry struct {
 	leasedAt  int64 // Boottime
 	renewAt   int64
 	renewing  bool
-	lost      int64 // when an attempt to get the lease last failed
-	acquiring bool  // an attempt to get the lease is under way, or a wait for it
+	lost      int64          // when an attempt to get the lease last failed
+	acquiring bool           // an attempt to get the lease is under way, or a wait for it
+	elsewhere *sessfs.Holder // who was last seen to have the lock that is waited for
 	handOvers int
 	turn      int   // claims that waited when the lease came
 	unasked   int64 // until when the lease stays for an opener that has not asked
@@ -176,9 +179,9 @@ func (m *Manager) Close() {
 	}
 }
 
-func (m *Manager) shard(id sessfs.ID) *shard {
-	return &m.shards[maphash.String(m.seed, string(id))%shards]
-}
+func (m *Manager) shard(id sessfs.ID) *shard { return &m.shards[m.hash(id)%shards] }
+
+func (m *Manager) hash(id sessfs.ID) uint64 { return maphash.String(m.seed, string(id)) }
 
 // use returns the entry of id, made if need be, with one more reference. The caller holds s.mu.
 func (s *shard) use(id sessfs.ID) *entry {
@@ -210,11 +213,14 @@ func (m *Manager) holder(pid uint32) sessfs.Holder {
 
 // Open implements sessfs.Store.
 func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint32) (sessfs.Claim, *sessfs.Session, error) {
-	s := m.shard(id)
+	key := m.hash(id)
+	s := &m.shards[key%shards]
 	s.mu.Lock()
+	now := sessfs.Boottime()
+	s.opened++
+	s.hot.opened(key, id, now)
 	e := s.use(id)
 	c := &claim{m: m, e: e, pid: pid}
-	now := sessfs.Boottime()
 	if e.kept && !m.servable(e, now) {
 		m.giveBack(e)
 	}

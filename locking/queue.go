@@ -15,7 +15,7 @@ type waiter struct {
 	claim   *claim
 	kind    sessfs.LockKind
 	granted chan grant // capacity 1
-	try     bool       // LOCK_NB: gets ErrLocked where another host has the lease, see failTries
+	try     bool       // LOCK_NB: gets ErrLocked where another host has the lease, see Manager.seen
 	since   int64      // Boottime
 	absent  int64      // not 0: its call was interrupted; it keeps its place until then (Boottime), and is passed over
 }

@@ -48,7 +48,7 @@ func (m *Manager) acquire(e *entry) {
 		m.wait(e)
 		e.shard.mu.Lock()
 		defer e.shard.mu.Unlock()
-		e.acquiring = false
+		e.acquiring, e.elsewhere = false, nil
 		m.settle(e)
 		e.done()
 	}()
@@ -94,7 +94,7 @@ func (m *Manager) wait(e *entry) {
 		switch {
 		case h != nil:
 			polite = 0 // somebody has had the turn
-			m.failTries(e, h, now)
+			m.seen(e, h, now)
 			left.leave(m, e.id, h, now)
 			if !warned && time.Duration(now-start) > m.opts.WarnAfter {
 				warned = true
@@ -124,11 +124,12 @@ func (m *Manager) outlook(e *entry) (polite, lost int64, hurried bool) {
 	return e.yield, e.lost, hurried
 }
 
-// failTries answers LOCK_NB while another host has the lock: at once, but where that host may only keep the lease. It
-// gets time to give it back, until it has answered the mark.
-func (m *Manager) failTries(e *entry, h *sessfs.Holder, now int64) {
+// seen notes who has the lock that is waited for, and answers LOCK_NB: at once, but where that host may only keep the
+// lease. It gets time to give it back, until it has answered the mark.
+func (m *Manager) seen(e *entry, h *sessfs.Holder, now int64) {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
+	e.elsewhere = h
 	over := func(w *waiter) bool {
 		return w.try && (h.Keep == 0 || h.Answered || now-w.since > int64(keeperTime))
 	}

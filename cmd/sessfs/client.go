@@ -55,7 +55,7 @@ func (f *clientFlags) dial() (*admin.Client, error) {
 	for i, m := range mounts {
 		dirs[i] = m.Dir
 	}
-	return nil, failf(exitUsage, "several are mounted (%s): say which with --mountpoint", strings.Join(dirs, ", "))
+	return nil, failf(exitUsage, "several are mounted (%s): say which with its mount point (--mountpoint)", strings.Join(dirs, ", "))
 }
 
 func dialMount(m fusefs.MountInfo) (*admin.Client, error) {

@@ -40,6 +40,7 @@ type daemon struct {
 	child      *keeper.Child
 	heap       *os.File // for the sessions of a mount without servers, from daemon to daemon
 	generation int      // daemons that have served this mount, with this one
+	host       string   // this machine's name
 
 	loops   *loop.Group
 	store   sessfs.Backend
@@ -91,12 +92,11 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.own != nil {
 		d.inherit()
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
+	if d.host, err = os.Hostname(); err != nil {
+		d.host = "unknown"
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
+	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance

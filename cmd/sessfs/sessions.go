@@ -20,7 +20,10 @@ func lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the sessions of all hosts",
-		Args:  cobra.NoArgs,
+		Long: `List the sessions of all hosts: mode, owner, group, bytes, time of the last change, hash, and name.
+
+The hash is what stands for the session in logs, in status and in top: sessfs ls | grep HASH finds its name.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.dial()
 			if err != nil {
@@ -33,7 +36,7 @@ func lsCommand() *cobra.Command {
 			}
 			return c.List(cmd.Context(), func(e admin.Entry) error {
 				// Ids are chosen by whoever sends the cookie: control bytes must not reach the terminal.
-				_, err := fmt.Fprintf(out, "%04o %5d %5d %8d  %s  %s\n", e.Mode, e.UID, e.GID, e.Size, e.Mtime.Format(time.DateTime), printable(e.Name()))
+				_, err := fmt.Fprintf(out, "%04o %5d %5d %8d  %s  %s  %s\n", e.Mode, e.UID, e.GID, e.Size, e.Mtime.Format(time.DateTime), e.Hash, printable(e.Name()))
 				return err
 			})
 		},

@@ -12,6 +12,7 @@ import (
 
 	"sessfs/internal/admin"
 	"sessfs/internal/keeper"
+	"sessfs/internal/status"
 )
 
 // upgradeSocket is where the keeper of a mount is asked to replace the daemon whose admin socket is given.
@@ -93,7 +94,7 @@ this command says why. What needs a remount (see "sessfs config check") is not c
 			if err != nil {
 				return err
 			}
-			var before, after report
+			var before, after status.Report
 			if err := c.Get(cmd.Context(), "/status", nil, &before); err == nil && before.Config != "" {
 				if _, err := loadConfig(before.Config, true); err != nil {
 					return err

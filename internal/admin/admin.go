@@ -32,6 +32,7 @@ type Daemon struct {
 // Entry is one session of `sessfs ls`, and the head of `sessfs show`.
 type Entry struct {
 	ID      string     `json:"id"`
+	Hash    string     `json:"hash"`               // what stands for it in logs, status and top
 	IDBytes []byte     `json:"id_bytes,omitempty"` // the id where it is not UTF-8, which JSON cannot carry
 	Size    int64      `json:"size"`
 	UID     uint32     `json:"uid"`
@@ -55,7 +56,6 @@ func (e Entry) Name() string {
 type Session struct {
 	Entry
 	State   string  `json:"state"` // live, missing, destroyed
-	Hash    string  `json:"hash"`  // as in the logs
 	Counter uint64  `json:"version"`
 	Holder  *Holder `json:"holder,omitempty"` // of the lock among hosts
 	Data    []byte  `json:"data,omitempty"`
@@ -178,7 +178,7 @@ func (d Daemon) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func entry(e sessfs.Entry) Entry {
-	out := Entry{ID: string(e.ID), Size: e.Size, UID: e.Attr.UID, GID: e.Attr.GID, Mode: e.Attr.Mode,
+	out := Entry{ID: string(e.ID), Hash: e.ID.Hash(), Size: e.Size, UID: e.Attr.UID, GID: e.Attr.GID, Mode: e.Attr.Mode,
 		Mtime: time.Unix(0, e.Attr.Mtime), Ctime: time.Unix(0, e.Attr.Ctime), Server: e.Server}
 	if !utf8.ValidString(out.ID) {
 		out.IDBytes = []byte(out.ID)
@@ -199,7 +199,7 @@ func (d Daemon) show(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	out := Session{Entry: entry(sessfs.Entry{ID: id, Attr: s.Attr, Size: int64(len(s.Data))}), Hash: id.Hash(), Counter: s.Version.Counter}
+	out := Session{Entry: entry(sessfs.Entry{ID: id, Attr: s.Attr, Size: int64(len(s.Data))}), Counter: s.Version.Counter}
 	switch s.State {
 	case sessfs.Live:
 		out.State = "live"
