@@ -200,6 +200,9 @@ func (s *server) connect(a *attempt) {
 	if closeInfo {
 		in.classic.close()
 	}
+	if a.err == nil {
+		s.cl.announceSoon() // a server that was restarted knows no hosts
+	}
 	close(a.done)
 }
 
