@@ -91,12 +91,8 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.own != nil {
 		d.inherit()
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	d.locks = locking.New(d.store, locking.Options{Host: host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
+	d.locks = locking.New(d.store, locking.Options{Host: hostName(), Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance
@@ -108,6 +104,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
 	}
+	d.announce()
 	if successor {
 		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
 		return nil
@@ -226,6 +223,7 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	d.logs.set(next.Log.Level, next.Log.Format)
 	if d.cluster != nil {
 		d.cluster.Reconfigure(backendSettings(&next))
+		d.announce()
 	} else {
 		d.own.Reconfigure(memoryOptions(&next))
 	}

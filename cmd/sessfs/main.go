@@ -80,7 +80,7 @@ func main() {
 		// What fails before this was called is wrong usage.
 		PersistentPreRun: func(*cobra.Command, []string) { parsed = true },
 	}
-	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), upgradeCommand(), configCommand(), versionCommand())
+	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), doctorCommand(), upgradeCommand(), configCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if quiet := said(0); err != nil && !errors.As(err, &quiet) {
 		fmt.Fprintln(os.Stderr, "sessfs:", err)

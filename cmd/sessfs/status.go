@@ -30,6 +30,7 @@ type report struct {
 	Store      string                `json:"store"` // "memcached" or "embedded"
 	Servers    []sessfs.ServerStatus `json:"servers"`
 	Copies     *backend.Copies       `json:"copies,omitempty"`
+	Hosts      []backend.HostRecord  `json:"hosts,omitempty"` // that use the same servers, as they have told within 15 minutes
 	Files      fusefs.Stats          `json:"files"`
 	Locking    locking.Stats         `json:"locking"`
 	Locks      []locking.Lock        `json:"locks"` // the first 1000
@@ -46,6 +47,7 @@ func (d *daemon) status(ctx context.Context) any {
 	if d.cluster != nil {
 		c := d.cluster.Copies()
 		r.Copies = &c
+		r.Hosts = d.cluster.Hosts()
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 	}
 	if d.mount != nil {
@@ -120,6 +122,9 @@ func (r *report) print(out io.Writer) error {
 		fmt.Fprintf(w, "configuration\t%s\n", r.Config)
 	}
 	fmt.Fprintf(w, "store\t%s\n", r.Store)
+	if len(r.Hosts) > 0 {
+		fmt.Fprintf(w, "hosts\t%s\n", hostsText(r.Hosts))
+	}
 	fmt.Fprintf(w, "open\t%d files of %d sessions\n", r.Files.OpenFiles, r.Files.OpenSessions)
 	l := r.Locking
 	fmt.Fprintf(w, "locks\t%d held, %d kept, %d waiting; so far %d waits, the longest %v, %d lost\n", l.Leases-l.Kept, l.Kept, l.Waiting, l.Waits, l.LongestWait.Round(time.Millisecond), l.LocksLost)
