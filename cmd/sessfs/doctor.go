@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sessfs"
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/admin"
@@ -112,11 +113,18 @@ func askDaemon(ctx context.Context, c *config.Config, file, mountpoint string) (
 		Files   struct {
 			LostStores uint64 `json:"lost_stores"`
 		} `json:"files"`
+		Servers []sessfs.ServerStatus `json:"servers"`
 	}
 	if err := admin.Dial(socketOf(c, file, mountpoint)).Get(ctx, "/status", nil, &s); err != nil {
 		return doctor.Daemon{Err: err}
 	}
-	return doctor.Daemon{PID: s.PID, Version: s.Version, Started: s.Started, LostStores: s.Files.LostStores}
+	d = doctor.Daemon{PID: s.PID, Version: s.Version, Started: s.Started, LostStores: s.Files.LostStores, Restarted: make(map[string]time.Time)}
+	for _, server := range s.Servers {
+		if server.Restarted != nil {
+			d.Restarted[server.Name] = *server.Restarted
+		}
+	}
+	return d
 }
 
 func (r *doctorRequest) show(cmd *cobra.Command, report doctor.Report) error {

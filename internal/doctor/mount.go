@@ -258,6 +258,7 @@ type Daemon struct {
 	Version    string
 	Started    time.Time
 	LostStores uint64
+	Restarted  map[string]time.Time // when it last noticed that a server was restarted, by name
 }
 
 func checkDaemon(f *Facts) (all []Finding) {

@@ -176,12 +176,12 @@ func (f *Facts) checkServer(e *backend.Examination) (all []Finding) {
 		add(server(e, "server-slow", Warning, "answers in %v, and cache.timeout is %v", trip.Round(time.Millisecond), f.Config.Cache.Timeout),
 			"every request of PHP waits for two round trips; not much more, and it counts as down", "look at the network, and at what else runs there")
 	}
-	started := e.Asked.Add(-uptime(e))
+	restarted, noticed := f.Daemon.Restarted[e.Server.Name]
 	switch {
+	case noticed && f.Now.Sub(restarted) < f.Config.Session.Lifetime:
+		add(server(e, "server-restarted", Warning, "was restarted: this host's daemon noticed it %s ago; it came back empty", roughly(f.Now.Sub(restarted))),
+			"sessions that were on it alone are gone; with copies on other servers it is filled again by and by", "see in sessfs status that nothing is left to mend; look why it ended")
 	case uptime(e) >= f.Config.Session.Lifetime:
-	case f.Daemon.PID != 0 && started.After(f.Daemon.Started.Add(5*time.Second)):
-		add(server(e, "server-restarted", Warning, "was restarted %s ago, and came back empty", roughly(uptime(e))),
-			"sessions that were on it alone are gone; with copies on others it is filled again by and by", "see in sessfs status that it is mended; look why it ended")
 	default:
 		add(server(e, "server-young", Note, "was started %s ago, less than a session's lifetime", roughly(uptime(e))), "it began empty", "")
 	}
