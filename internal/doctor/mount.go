@@ -275,7 +275,7 @@ func checkDaemon(f *Facts) (all []Finding) {
 	if d.Version != f.Version {
 		all = append(all, Finding{Code: "daemon-version", Severity: Warning, Subject: "the daemon",
 			What: fmt.Sprintf("(pid %d) is version %s, and the program on disk is %s", d.PID, d.Version, f.Version),
-			Why:  "an installed update is not in use yet", Do: "restart the daemon in a quiet minute"})
+			Why:  "an installed update is not in use yet", Do: "sessfs upgrade"})
 	}
 	if d.LostStores > 0 {
 		all = append(all, Finding{Code: "daemon-lost-stores", Severity: Warning, Subject: "the daemon",

@@ -288,9 +288,9 @@ var hostMistakes = []mistake{
 
 var mountMistakes = []mistake{
 	{"not mounted", func(t *testing.T, h *host) { h.serve() }, "mount-missing", doctor.Error, nil, "sessfs mount", "is not there", 5},
-	{"the daemon is dead", func(t *testing.T, h *host) {
+	{"daemon and keeper are dead", func(t *testing.T, h *host) {
 		h.mount()
-		h.run("kill", "-9", h.pid("sessfs"))
+		h.run(append([]string{"kill", "-9"}, strings.Fields(h.run("pgrep", "sessfs"))...)...)
 		testkit.Until(t, 10*time.Second, "the daemon is gone", func() bool {
 			select {
 			case <-h.daemon.Done():

@@ -200,12 +200,6 @@ func (h *host) serve() {
 	})
 }
 
-// pid is the number that a program has on the host.
-func (h *host) pid(program string) string {
-	h.t.Helper()
-	return strings.Fields(h.run("pgrep", "-o", program))[0]
-}
-
 // doctor runs it, and returns its report and exit code.
 func (h *host) doctor(t *testing.T, args ...string) (r doctor.Report, code int) {
 	t.Helper()
