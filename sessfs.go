@@ -144,4 +144,6 @@ type ServerStatus struct {
 	ToMend int64 `json:"to_mend"`
 	// Leaving: it is in no list of the configuration any more, but sessions may be there alone.
 	Leaving bool `json:"leaving,omitempty"`
+	// Restarted is when this daemon last noticed that another process answers at its address.
+	Restarted *time.Time `json:"restarted,omitempty"`
 }

@@ -53,6 +53,7 @@ type Cluster struct {
 	views        atomic.Pointer[[]*view]   // what sessions' servers are chosen from, the present list first
 	all          atomic.Pointer[[]*server] // of all views
 	known        known
+	hosts        hosts
 	changes      atomic.Uint64 // of what a set depends on: views, and how old servers are
 	mend         chan struct{} // capacity 1: a server needs its copies
 	connections  int
@@ -102,6 +103,7 @@ func New(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c.known = known{own: listOf(v), majority: v.majority, wake: make(chan struct{}, 1)}
+	c.hosts = hosts{read: make(map[string][]HostRecord), wake: make(chan struct{}, 1)}
 	c.views.Store(&[]*view{v})
 	c.all.Store(&v.servers)
 	if c.loops = o.Loops; c.loops == nil {
@@ -114,8 +116,9 @@ func New(o Options) (*Cluster, error) {
 		c.running.Add(1)
 		go s.keepHouse()
 	}
-	c.running.Add(2)
+	c.running.Add(3)
 	go c.learn()
+	go c.keepHosts()
 	go c.keepMending()
 	return c, nil
 }

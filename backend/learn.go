@@ -44,6 +44,7 @@ func (c *Cluster) SetServers(servers []Server, replicas int, majority bool) erro
 	c.known.own, c.known.majority = listOf(v), majority
 	c.rebuild(v, now)
 	c.learnSoon()
+	c.announceSoon()
 	return nil
 }
 

@@ -220,7 +220,7 @@ func (p *plainConn) tryMeta(key string) (bool, error) {
 		if cas == 0 && strings.HasPrefix(l, "VA ") {
 			f := strings.Fields(l)
 			cas, err = strconv.ParseUint(strings.TrimPrefix(f[2], "c"), 10, 64)
-			if err != nil || len(f) != 5 || f[3] != "f7" || f[4] != "O11" {
+			if err != nil || cas == 0 || len(f) != 5 || f[3] != "f7" || f[4] != "O11" {
 				return false, nil
 			}
 		}

@@ -34,15 +34,16 @@ type server struct {
 	ended  sync.Once     // of gone
 	downed chan struct{} // capacity 1: the server was marked down
 
-	mu      sync.Mutex
-	closed  bool
-	conns   []*conn // a place is nil while it is not connected
-	info    *info   // what the server can do; nil: it must be asked, nothing is connected or something broke
-	last    *info   // the last one known, for status
-	epoch   uint64  // grows when a connection breaks: cas values from before are void
-	attempt *attempt
-	since   time.Time // down since; zero: up
-	reason  error     // why it is down, or why it was last
+	mu        sync.Mutex
+	closed    bool
+	conns     []*conn // a place is nil while it is not connected
+	info      *info   // what the server can do; nil: it must be asked, nothing is connected or something broke
+	last      *info   // the last one known, for status
+	epoch     uint64  // grows when a connection breaks: cas values from before are void
+	attempt   *attempt
+	since     time.Time // down since; zero: up
+	restarted time.Time // when that was noticed last
+	reason    error     // why it is down, or why it was last
 }
 
 // info is what a server told about itself when it was connected.
@@ -189,7 +190,11 @@ func (s *server) connect(a *attempt) {
 	case err != nil:
 		s.markDown(err)
 	default:
-		if !s.since.IsZero() || s.last != nil && (s.last.pid != in.pid || s.last.started.Sub(in.started).Abs() > 5*time.Second) {
+		restarted := s.last != nil && (s.last.pid != in.pid || s.last.started.Sub(in.started).Abs() > 5*time.Second)
+		if restarted {
+			s.restarted = time.Now()
+		}
+		if !s.since.IsZero() || restarted {
 			s.mendSoon() // it was restarted, or others have stored without it
 		}
 		if s.complete(in) {
@@ -201,6 +206,9 @@ func (s *server) connect(a *attempt) {
 	s.mu.Unlock()
 	if closeInfo {
 		in.classic.close()
+	}
+	if a.err == nil {
+		s.cl.announceSoon() // a server that was restarted knows no hosts
 	}
 	close(a.done)
 }

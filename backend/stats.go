@@ -146,6 +146,10 @@ func (s *server) status(a serverStats) sessfs.ServerStatus {
 		since := s.since
 		st.Up, st.DownSince = false, &since
 	}
+	if !s.restarted.IsZero() {
+		restarted := s.restarted
+		st.Restarted = &restarted
+	}
 	if s.reason != nil {
 		st.LastError = s.reason.Error()
 	}

@@ -9,14 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountInfo is a line of /proc/self/mountinfo.
+// MountInfo is a line of /proc/PID/mountinfo (proc(5)).
 type MountInfo struct {
 	Dir, Type, Source string
+	Device            string // MAJOR:MINOR; the same mount has the same in every mount namespace
+	Options           string // of the filesystem
 }
 
 // Mounts lists what sessfs has mounted in this mount namespace, in the order of mounting.
 func Mounts() ([]MountInfo, error) {
-	all, err := mountTable()
+	all, err := MountsOf("self")
 	var ours []MountInfo
 	for _, m := range all {
 		if m.Type == Type {
@@ -29,7 +31,7 @@ func Mounts() ([]MountInfo, error) {
 // Mounted tells what is mounted at path: the type of the topmost filesystem there, "" for none. A dead one is a FUSE
 // mount whose daemon is gone (ENOTCONN).
 func Mounted(path string) (kind string, dead bool, err error) {
-	all, err := mountTable()
+	all, err := MountsOf("self")
 	if err != nil {
 		return "", false, err
 	}
@@ -45,9 +47,9 @@ func Mounted(path string) (kind string, dead bool, err error) {
 	return kind, dead, nil
 }
 
-// mountTable reads /proc/self/mountinfo (proc(5)).
-func mountTable() (list []MountInfo, err error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+// MountsOf lists all that is mounted in the mount namespace of a process, in the order of mounting.
+func MountsOf(pid string) (list []MountInfo, err error) {
+	b, err := os.ReadFile("/proc/" + pid + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +57,11 @@ func mountTable() (list []MountInfo, err error) {
 		fields := strings.Fields(string(line))
 		for i := 6; i+2 < len(fields); i++ { // optional fields end with "-"
 			if fields[i] == "-" {
-				list = append(list, MountInfo{Dir: unescape(fields[4]), Type: fields[i+1], Source: unescape(fields[i+2])})
+				m := MountInfo{Dir: unescape(fields[4]), Type: fields[i+1], Source: unescape(fields[i+2]), Device: fields[2]}
+				if i+3 < len(fields) {
+					m.Options = unescape(fields[i+3])
+				}
+				list = append(list, m)
 				break
 			}
 		}

@@ -33,7 +33,7 @@ func (s *names) match(name string) (sub string, ok bool) {
 		return "", false
 	}
 	for _, p := range s.patterns {
-		if !matches(p, name) {
+		if !Matches(p, name) {
 			continue
 		}
 		if i := strings.IndexByte(p, '*'); i >= 0 {
@@ -44,8 +44,8 @@ func (s *names) match(name string) (sub string, ok bool) {
 	return "", false
 }
 
-// matches compares name with a pattern in which '*' is any run of bytes, and nothing else is special.
-func matches(pattern, name string) bool {
+// Matches compares name with a pattern in which '*' is any run of bytes, and nothing else is special.
+func Matches(pattern, name string) bool {
 	parts := strings.Split(pattern, "*")
 	first, last := parts[0], parts[len(parts)-1]
 	if len(parts) == 1 {

@@ -24,7 +24,7 @@ func TestMatches(t *testing.T) {
 		{"plain", "plainer", false}, {"a*b*c", "aXbYc", true}, {"a*b*c", "acb", false}, {"a*a", "a", false}, {"a*a", "aa", true},
 		{"a[b]?", "a[b]?", true}, {"a[b]?", "ab?", false}, {"sess_*", "sess_\xff\n", true},
 	} {
-		if got := matches(tc.pattern, tc.name); got != tc.want {
+		if got := Matches(tc.pattern, tc.name); got != tc.want {
 			t.Errorf("%q with pattern %q: %v", tc.name, tc.pattern, got)
 		}
 	}

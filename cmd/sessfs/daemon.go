@@ -92,9 +92,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.own != nil {
 		d.inherit()
 	}
-	if d.host, err = os.Hostname(); err != nil {
-		d.host = "unknown"
-	}
+	d.host = hostName()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
@@ -108,6 +106,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
 	}
+	d.announce()
 	if successor {
 		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
 		return nil
@@ -226,6 +225,7 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	d.logs.set(next.Log.Level, next.Log.Format)
 	if d.cluster != nil {
 		d.cluster.Reconfigure(backendSettings(&next))
+		d.announce()
 	} else {
 		d.own.Reconfigure(memoryOptions(&next))
 	}

@@ -23,6 +23,7 @@ func (d *daemon) status(ctx context.Context) any {
 	if d.cluster != nil {
 		c := d.cluster.Copies()
 		r.Copies = &c
+		r.Hosts = d.cluster.Hosts()
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 		r.RoundTripTimes = d.cluster.RoundTripTimes()
 	}

@@ -3,8 +3,13 @@ package status
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
+
+	"sessfs/backend"
 )
 
 // Print writes the report for people: first what is not well, or that all is, then the figures as of now.
@@ -19,6 +24,9 @@ func (r *Report) Print(out io.Writer, now time.Time) error {
 		fmt.Fprintf(w, "configuration\t%s\n", r.Config)
 	}
 	fmt.Fprintf(w, "store\t%s\n", r.Store)
+	if len(r.Hosts) > 0 {
+		fmt.Fprintf(w, "hosts\t%s\n", hostsText(r.Hosts))
+	}
 	fmt.Fprintf(w, "open\t%d files of %d sessions\n", r.Files.OpenFiles, r.Files.OpenSessions)
 	l := r.Locking
 	fmt.Fprintf(w, "locks\t%d held, %d kept, %d waiting; so far %d waits, the longest %v, %d lost\n", l.Leases-l.Kept, l.Kept, l.Waiting, l.Waits, l.LongestWait.Round(time.Millisecond), l.LocksLost)
@@ -104,4 +112,17 @@ func (r *Report) printLocks(out io.Writer, now time.Time) error {
 		fmt.Fprintf(w, "%s\t%d\tof %s, waited for\t%v\n", l.Session, l.PID, Printable(l.Host), HeldFor(l, now).Round(time.Millisecond))
 	}
 	return w.Flush()
+}
+
+// hostsText counts the hosts with the same sessions, by prefix where there are others.
+func hostsText(hosts []backend.HostRecord) string {
+	count := make(map[string]int)
+	for _, h := range hosts {
+		count[h.Prefix]++
+	}
+	var parts []string
+	for _, prefix := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, fmt.Sprintf("%d with prefix %s", count[prefix], prefix))
+	}
+	return strings.Join(parts, ", ")
 }
