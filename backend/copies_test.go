@@ -224,6 +224,14 @@ func TestOldCopiesLose(t *testing.T) {
 			t.Fatalf("session %d: %+v", i, s)
 		}
 	}
+	until(t, "it has its copies again", func() bool {
+		for _, s := range c.Servers(ctx) {
+			if !s.Up || s.ToMend != 0 || s.Young {
+				return false
+			}
+		}
+		return true
+	})
 	mem[1].stop() // now its stand-in's word counts, and what was mended
 	mem[1].start()
 	for i, id := range ids {

@@ -132,7 +132,7 @@ func TestChecks(t *testing.T) {
 		{"alone among hosts of another prefix", func(f *Facts) {
 			for _, id := range []string{"x", "y", "z"} {
 				h := mate(f)
-				h.Prefix, h.ID = "other:", id
+				h.Prefix, h.ID, h.Host = "other:", id, "web-"+id
 				f.tell(h)
 			}
 		}, "hosts-prefix", Warning, "and 2 other hosts"},

@@ -86,18 +86,28 @@ func (s *iniScanner) lineText() string {
 	return strings.TrimSpace(text)
 }
 
-// value reads the rest of a directive: quoted and plain pieces up to the end of the line or a comment.
+// value reads the rest of a directive: quoted and plain pieces up to the end of the line or a comment. Blanks count between
+// them, but not beside double quotes.
 func (s *iniScanner) value() string {
 	var b strings.Builder
 	plain := true // nothing quoted: words such as On have a meaning
+	blanks, glued := "", true // before the next piece; they do not count there
 	for {
+		begin := s.at
 		s.skip(" \t\r")
-		if s.end() || s.data[s.at] == '\n' {
+		if blanks += s.data[begin:s.at]; s.end() || s.data[s.at] == '\n' {
 			break
 		}
-		switch s.data[s.at] {
-		case ';':
+		c := s.data[s.at]
+		if c == ';' {
 			s.restOfLine()
+			continue
+		}
+		if !glued && c != '"' {
+			b.WriteString(blanks)
+		}
+		blanks, glued = "", c == '"'
+		switch c {
 		case '\'':
 			plain = false
 			s.at++
@@ -108,7 +118,10 @@ func (s *iniScanner) value() string {
 			s.at++
 			b.WriteString(s.quoted())
 		default:
-			b.WriteString(s.replace(strings.TrimRight(s.until(";\n\"'"), " \t\r")))
+			text := s.until(";\n\"'")
+			trimmed := strings.TrimRight(text, " \t\r")
+			blanks = text[len(trimmed):]
+			b.WriteString(s.replace(trimmed))
 		}
 	}
 	v := b.String()
