@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"sessfs/internal/testkit"
@@ -153,7 +154,8 @@ func (l *Lab) mended(after string) bool {
 			return true
 		}
 		if took > mendTime {
-			l.breach("mended", fmt.Sprintf("%v after %s: %s\n%s", took.Round(time.Second), after, why, l.logs()))
+			logs := l.logs()
+			l.breach("mended", fmt.Sprintf("%v after %s: %s\nwhat they do stands in %s\n%s", took.Round(time.Second), after, why, l.stacks(), logs))
 			return false
 		}
 		l.sleep(200 * time.Millisecond)
@@ -168,6 +170,24 @@ func (l *Lab) logs() string {
 		fmt.Fprintf(&b, "host%d: …%s\n", h.number, log[max(0, len(log)-2000):])
 	}
 	return b.String()
+}
+
+// stacks has all daemons die of SIGQUIT, so that they tell what their goroutines do, and keeps that in a file.
+func (l *Lab) stacks() string {
+	file, err := os.CreateTemp("", "sessfs-lab-*.log")
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	for _, h := range l.hosts {
+		h.mount.Process().Expect(1)
+		syscall.Kill(h.mount.Process().PID(), syscall.SIGQUIT)
+	}
+	time.Sleep(3 * time.Second)
+	for _, h := range l.hosts {
+		fmt.Fprintf(file, "host%d\n%s\n", h.number, h.mount.Log())
+	}
+	return file.Name()
 }
 
 // resources are what each daemon has while nothing happens.
