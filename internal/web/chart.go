@@ -36,8 +36,8 @@ var charts = []chart{
 
 // The drawing's measures, in its own units.
 const (
-	width, height            = 480, 170
-	left, right, top, bottom = 52, 8, 8, 22
+	width, height            = 360, 150
+	left, right, top, bottom = 48, 6, 8, 22
 	// A gap between samples that is longer is not bridged by a line.
 	longestGap = 3 * Every
 )
