@@ -18,8 +18,8 @@ FLAVOR      ?= $(if $(wildcard /etc/redhat-release),redhat,debian)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # What the tests and the demo run. gcc is for the race detector.
-PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux
-TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git man mandoc rpm fish zsh tmux
+PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux prometheus chromium
+TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git man mandoc rpm fish zsh tmux prometheus promtool chromium
 
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -117,7 +117,7 @@ install-files:
 	install -D -m 0644 $(B)/docs/sessfs.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sessfs
 	install -D -m 0644 $(B)/docs/_sessfs $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH)/_sessfs
 	install -D -m 0644 $(B)/docs/sessfs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sessfs.fish
-	install -m 0644 -t $(DOC) README.md docs/*.md $(B)/docs/copyright
+	install -m 0644 -t $(DOC) README.md docs/*.md packaging/alerts.yaml packaging/grafana-dashboard.json $(B)/docs/copyright
 	$(ADAPT) config.yaml >$(DOC)/config.yaml
 	$(ADAPT) packaging/fstab.example >$(DOC)/fstab.example
 	$(ADAPT) packaging/var-lib-php-sessions.mount >$(DOC)/$(UNIT)

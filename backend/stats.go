@@ -94,11 +94,11 @@ func number(m map[string]string, key string) uint64 {
 }
 
 // RoundTripTimes returns how long round trips took that were answered and waited for, by the configured names of the
-// servers.
+// servers: of a server that has moved, to both its addresses.
 func (c *Cluster) RoundTripTimes() map[string]hist.Snapshot {
 	times := make(map[string]hist.Snapshot)
 	for _, s := range c.servers() {
-		times[s.name] = s.roundTrips.Snapshot()
+		times[s.name] = times[s.name].Add(s.roundTrips.Snapshot())
 	}
 	return times
 }

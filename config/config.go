@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 )
@@ -84,6 +86,22 @@ type Server struct {
 // Admin says where the daemon is asked how it does.
 type Admin struct {
 	Socket string // absolute path
+	// Metrics is where metrics, health and the web page are shown to everybody who can connect: an IP address, or localhost,
+	// and a port; "": nowhere.
+	Metrics string
+}
+
+// Warnings are what is right as it stands and may still not be what was meant.
+func (c *Config) Warnings() []string {
+	if host, _, err := net.SplitHostPort(c.Admin.Metrics); err == nil && !isLoopback(host) {
+		return []string{fmt.Sprintf("admin.metrics %q is no loopback address: everybody who reaches it sees the figures and the web page, there is no password; let a firewall or a proxy see to that", c.Admin.Metrics)}
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Log says what is logged, and how.

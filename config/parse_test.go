@@ -33,7 +33,7 @@ cache:
   retry_interval: 2s
   connections: 4
   prefix: "shop:"
-admin: {socket: /run/x.sock}
+admin: {socket: /run/x.sock, metrics: "[::1]:9115"}
 log: {level: debug, format: json}
 `))
 	if err != nil {
@@ -47,7 +47,7 @@ log: {level: debug, format: json}
 			Servers: []Server{{"a", "tcp", "10.0.0.1:11211", 3}, {"[::1]:11211", "tcp", "[::1]:11211", 1},
 				{"unix:/run/m.sock", "unix", "/run/m.sock", 1}, {"cache4.example:1", "tcp", "cache4.example:1", 1}},
 			Replicas: 3, Quorum: QuorumMajority, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:"},
-		Admin: Admin{"/run/x.sock"}, Log: Log{slog.LevelDebug, "json"},
+		Admin: Admin{"/run/x.sock", "[::1]:9115"}, Log: Log{slog.LevelDebug, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
@@ -171,6 +171,13 @@ func TestRefused(t *testing.T) {
 		{"cache: {prefix: 'a%'}", "printable ASCII"},
 		{"cache: {prefix: ü}", "printable ASCII"},
 		{"admin: {socket: x.sock}", "the absolute path of a socket"},
+		{"admin: {metrics: ':9115'}", `found ":9115", expected an IP address, or localhost, and a port`},
+		{"admin: {metrics: '127.0.0.1'}", "and a port"},
+		{"admin: {metrics: 9115}", "in quotes"},
+		{"admin: {metrics: 'web1:9115'}", "an IP address, or localhost"},
+		{"admin: {metrics: '127.0.0.1:0'}", "and a port"},
+		{"admin: {metrics: '127.0.0.1:65536'}", "and a port"},
+		{"admin: {metrics: '[fe80::1%eth0]:9115'}", "an IP address"},
 		{"log: {level: loud}", "debug, info, warn or error"},
 		{"log: {format: xml}", "text or json"},
 		{"cache", `found "cache", expected keys and values`},

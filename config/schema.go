@@ -73,6 +73,7 @@ func init() {
 		key("cache.connections", remount, func(c *Config) *int { return &c.Cache.Connections }, integer(1, 64)),
 		key("cache.prefix", remount, func(c *Config) *string { return &c.Cache.Prefix }, keyPrefix),
 		key("admin.socket", remount, func(c *Config) *string { return &c.Admin.Socket }, socketPath),
+		key("admin.metrics", live, func(c *Config) *string { return &c.Admin.Metrics }, listenAddress),
 		key("log.level", live, levelOf, logLevel),
 		key("log.format", live, func(c *Config) *string { return &c.Log.Format }, logFormat),
 	}

@@ -90,7 +90,7 @@ func TestDiffKnowsEveryField(t *testing.T) {
 		t.Errorf("Config has %d fields, the schema %d keys", changed, len(keys))
 	}
 	live, _ := Diff(Default(), c)
-	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval log.level log.format"
+	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval admin.metrics log.level log.format"
 	if got := strings.Join(live, " "); got != want {
 		t.Errorf("live are %s, want %s", got, want)
 	}
@@ -172,7 +172,7 @@ func written(t *testing.T, c *Config) []byte {
 		"lock":      map[string]any{"lease": c.Lock.Lease.String(), "wait": c.Lock.Wait.String(), "keep": c.Lock.Keep.String()},
 		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "quorum": c.Cache.Quorum, "timeout": c.Cache.Timeout.String(),
 			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix},
-		"admin": map[string]any{"socket": c.Admin.Socket},
+		"admin": map[string]any{"socket": c.Admin.Socket, "metrics": c.Admin.Metrics},
 		"log":   map[string]any{"level": level, "format": c.Log.Format},
 	})
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -58,6 +60,24 @@ func socketPath(p *parser, key string, n *yaml.Node) (string, bool) {
 
 func isSocketPath(s string) bool {
 	return filepath.IsAbs(s) && filepath.Clean(s) != "/" && len(filepath.Clean(s)) <= maxSocketPath && !controls(s)
+}
+
+const listenForms = `an IP address, or localhost, and a port, such as "127.0.0.1:9115" or "[::1]:9115"; or "" for none`
+
+// listenAddress reads where to listen: names are not looked up, since one may mean an address that is not meant.
+func listenAddress(p *parser, key string, n *yaml.Node) (string, bool) {
+	return p.text(key, n, listenForms, func(s string) bool {
+		if s == "" {
+			return true
+		}
+		host, port, err := net.SplitHostPort(s)
+		if err != nil {
+			return false
+		}
+		ip, err := netip.ParseAddr(host)
+		number, isNumber := decimal(port)
+		return (host == "localhost" || err == nil && ip.Zone() == "") && isNumber && number >= 1 && number <= 65535
+	})
 }
 
 // userName reads the name or number of a user or group.

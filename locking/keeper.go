@@ -111,6 +111,26 @@ func (m *Manager) Stats() Stats {
 		LongestWait: time.Duration(c.longestNs.Load()), WaitTimes: c.waitTimes.Snapshot(), Commits: c.commits.Load(), Conflicts: c.conflicts.Load(), LocksLost: c.lost.Load()}
 }
 
+// Oldest returns for how long the lock has been held, and waited for, that is held or waited for the longest on this host
+// now; 0 where none is.
+func (m *Manager) Oldest() (held, waited time.Duration) {
+	now := sessfs.Boottime()
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for _, e := range s.entries {
+			for _, c := range e.queue.holders {
+				held = max(held, time.Duration(now-c.since))
+			}
+			for _, w := range e.queue.waiters {
+				waited = max(waited, time.Duration(now-w.since))
+			}
+		}
+		s.mu.Unlock()
+	}
+	return held, waited
+}
+
 // Lock is a lock that is held or waited for on this host.
 type Lock struct {
 	Session string        `json:"session"` // hash of the id

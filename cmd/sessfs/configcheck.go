@@ -24,6 +24,9 @@ func configCommand() *cobra.Command {
 			if _, err := mountOptions(c, file, c.Mountpoint); err != nil {
 				return err
 			}
+			for _, w := range c.Warnings() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", file, w)
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s, %s\n", file, c.Mountpoint, serversText(c))
 			return nil
 		},

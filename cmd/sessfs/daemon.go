@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sessfs"
@@ -49,6 +50,8 @@ type daemon struct {
 	locks   *locking.Manager
 	mount   *fusefs.Server
 	admin   *admin.Server
+	monitor *monitor
+	mounted atomic.Bool // mount is there; others than the one who starts look at it before
 }
 
 // grace is how long open files are waited for when the daemon is told to end.
@@ -95,7 +98,8 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	d.host = hostName()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
-	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log}
+	d.monitor = newMonitor(d, d.host)
+	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Log: d.log, Metrics: d.monitor.handler, Health: d.monitor.health()}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance
 	}
@@ -106,6 +110,8 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
 	}
+	d.mounted.Store(true)
+	d.monitor.start(control, d.conf.Admin.Metrics)
 	d.announce()
 	if successor {
 		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
@@ -199,6 +205,7 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 // a time.
 func (d *daemon) reloaded(c *config.Config, err error) {
 	if err != nil {
+		d.monitor.reloadFailed()
 		d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
 		return
 	}
@@ -207,15 +214,17 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 		d.log.Warn("these changes need a remount", "file", d.file, "keys", strings.Join(remount, ", "))
 	}
 	if len(live) == 0 {
+		d.monitor.reloaded(len(remount))
 		return
 	}
 	next := *d.conf
-	next.Session, next.Lock, next.Log = c.Session, c.Lock, c.Log
+	next.Session, next.Lock, next.Log, next.Admin.Metrics = c.Session, c.Lock, c.Log, c.Admin.Metrics
 	next.Cache.Timeout, next.Cache.RetryInterval = c.Cache.Timeout, c.Cache.RetryInterval
 	if d.cluster != nil && len(c.Cache.Servers) > 0 {
 		next.Cache.Servers, next.Cache.Replicas, next.Cache.Quorum = c.Cache.Servers, c.Cache.Replicas, c.Cache.Quorum
 		o := backendOptions(&next)
 		if err := d.cluster.SetServers(o.Servers, o.Replicas, o.Majority); err != nil {
+			d.monitor.reloadFailed()
 			d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
 			return
 		}
@@ -231,11 +240,14 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	}
 	d.locks.Reconfigure(lockSettings(&next))
 	d.mount.Reconfigure(fuseSettings(&next))
+	d.monitor.listen(next.Admin.Metrics)
+	d.monitor.reloaded(len(remount))
 	d.log.Info("the configuration was reloaded", "file", d.file, "keys", strings.Join(live, ", "))
 }
 
 // stop unmounts and ends everything. Files that are still open have a moment to be closed.
 func (d *daemon) stop() error {
+	d.monitor.ending.Store(true)
 	err := d.mount.Unmount()
 	if err == nil {
 		select {
@@ -257,6 +269,7 @@ func (d *daemon) stop() error {
 func (d *daemon) leave() {
 	d.mount.Leave(leaveTime)
 	time.Sleep(2 * loop.TickEvery) // for what was to be sent later
+	d.monitor.close()
 	d.admin.Close()
 	if d.own != nil {
 		d.bequeath()
@@ -296,6 +309,9 @@ func (d *daemon) inherit() {
 const leaveTime = time.Second
 
 func (d *daemon) close() {
+	if d.monitor != nil {
+		d.monitor.close()
+	}
 	if d.admin != nil {
 		d.admin.Close()
 	}

@@ -27,7 +27,7 @@ func (d *daemon) status(ctx context.Context) any {
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 		r.RoundTripTimes = d.cluster.RoundTripTimes()
 	}
-	if d.mount != nil {
+	if d.mounted.Load() {
 		r.Files = d.mount.Stats()
 	}
 	return r

@@ -1,5 +1,6 @@
 // Package admin is the control socket of a running daemon: HTTP with JSON over a unix socket that only root may
-// connect to. `sessfs status`, ls, show, rm, unlock and rebalance are its clients.
+// connect to. `sessfs status`, ls, show, rm, unlock and rebalance are its clients. Metrics, health and profiles are there, too;
+// what of that everybody may see can be had on an address (Public).
 package admin
 
 import (
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -26,6 +28,8 @@ type Daemon struct {
 	Store     sessfs.Store
 	Backend   sessfs.Backend
 	Rebalance RebalanceFunc // nil: sessions are kept in the process
+	Metrics   http.Handler  // for Prometheus
+	Health    Health
 	Log       *slog.Logger
 }
 
@@ -146,7 +150,18 @@ func (d Daemon) routes() http.Handler {
 	mux.HandleFunc("DELETE /session", d.remove)
 	mux.HandleFunc("DELETE /lock", d.unlock)
 	mux.HandleFunc("POST /rebalance", d.rebalance(new(atomic.Bool)))
+	d.public(mux)
+	profiles(mux)
 	return mux
+}
+
+// profiles adds pprof: for root alone, since a profile stops the world and a heap has what sessions hold.
+func profiles(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }
 
 func answer(w http.ResponseWriter, v any) {
