@@ -101,17 +101,28 @@ func Serve(path string, d Daemon) (*Server, error) {
 	return s, nil
 }
 
+// listenPatience is how long a socket in use is waited for.
+const listenPatience = 3 * time.Second
+
 // Listen makes a socket that only root may use, in the place of one whose process is gone. ErrInUse.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	// One whose mount has just gone is about to end.
+	for end := time.Now().Add(listenPatience); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.DialTimeout("unix", path, time.Second)
+		if err != nil {
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return nil, fmt.Errorf("removing the old socket: %w", err)
+				}
+			}
+			break
+		}
 		c.Close()
-		return nil, fmt.Errorf("%s: %w by another sessfs: give each mount a socket of its own", path, ErrInUse)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing the old socket: %w", err)
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("%s: %w by another sessfs: give each mount a socket of its own", path, ErrInUse)
 		}
 	}
 	// Made under a mask that lets nobody but root in, not even for a moment.
