@@ -90,6 +90,7 @@ test: go deps check $(NFPM)
 # The tests of tests/scale in full size; make test runs them small.
 scale: deps
 	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m ./tests/scale
+	SESSFS_HANDOVER=full $(GO) test -race -count=1 -v -run TestDaemonsUnderLoad ./tests/handover
 
 # One fault after the other, drawn from a seed that is printed.
 faults: deps
