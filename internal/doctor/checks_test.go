@@ -173,8 +173,10 @@ func TestChecksAreSilent(t *testing.T) {
 			f.System.Units["sessfs.service"] = ""
 			f.System.Units["php8.2-fpm.service"] = "[Unit]\nRequiresMountsFor=" + f.Mountpoint
 		},
-		"an Apache without PHP":         func(f *Facts) { f.System.Units["apache2.service"] = "" },
-		"a process that sees the mount": func(f *Facts) { f.Mount.Processes = []Process{{Name: "php-fpm", Mounts: []fusefs.MountInfo{f.Mount.Info}}} },
+		"an Apache without PHP": func(f *Facts) { f.System.Units["apache2.service"] = "" },
+		"a process that sees the mount": func(f *Facts) {
+			f.Mount.Processes = []Process{{Name: "php-fpm", Mounts: []fusefs.MountInfo{f.Mount.Info}}}
+		},
 		"SELinux with a context of the mount": func(f *Facts) {
 			f.System.Enforcing, f.System.FuseForWeb = true, "0"
 			f.Mount.Info.Options = "rw,context=system_u:object_r:httpd_var_run_t:s0"

@@ -90,7 +90,7 @@ func (s *iniScanner) lineText() string {
 // them, but not beside double quotes.
 func (s *iniScanner) value() string {
 	var b strings.Builder
-	plain := true // nothing quoted: words such as On have a meaning
+	plain := true             // nothing quoted: words such as On have a meaning
 	blanks, glued := "", true // before the next piece; they do not count there
 	for {
 		begin := s.at
