@@ -84,13 +84,3 @@ func (t tree) glob(pattern string) []string {
 	slices.SortFunc(found, cmp.Compare[string])
 	return found
 }
-
-// first returns the first of the paths that is there, or "".
-func (t tree) first(paths ...string) string {
-	for _, p := range paths {
-		if t.exists(p) {
-			return p
-		}
-	}
-	return ""
-}

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,6 +60,25 @@ func alive(pid int) bool {
 	}
 	s := string(b)
 	return !strings.HasPrefix(s[strings.LastIndexByte(s, ')')+1:], " Z")
+}
+
+// Stop ends keeper and daemon with SIGTERM. Where that does not happen within ten seconds it has them say what they do, in
+// Output, and kills them.
+func (d *Daemon) Stop() error {
+	d.Signal(syscall.SIGTERM)
+	select {
+	case <-d.Done():
+		return d.err
+	case <-time.After(10 * time.Second):
+	}
+	if child := d.PID(); child != 0 {
+		syscall.Kill(child, syscall.SIGQUIT)
+		time.Sleep(2 * time.Second)
+	}
+	d.Signal(syscall.SIGQUIT)
+	time.Sleep(time.Second)
+	d.Kill()
+	return errors.New("did not end within 10 s of SIGTERM")
 }
 
 // KillDaemon ends the daemon with SIGKILL; its keeper starts another, which goes on under the same mount.
