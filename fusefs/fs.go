@@ -88,6 +88,7 @@ type FS struct {
 	ghosts  *lru[sessfs.ID, ghost] // guarded by mu: see ghost
 	seen    sightings              // guarded by mu
 	unknown unknownNodes           // guarded by mu
+	retries retries                // guarded by mu
 }
 
 const (

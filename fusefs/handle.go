@@ -70,6 +70,9 @@ func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, in *fuse.InHeader, fl
 	h.record = fs.memory.NewHandle(f.record, func(r *handover.Handle) {
 		r.FH, r.Life, r.PID, r.Flags = fh, n.n, in.Pid, flags
 	})
+	if n.retired {
+		h.record.SetRetired()
+	}
 	fs.handles[h.fh] = h
 	fs.nodes.opened(n, h)
 	return h

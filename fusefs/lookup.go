@@ -34,6 +34,19 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 		return fuse.ENOENT
 	}
 	id := sessfs.ID(name)
+	st := fs.lookupName(id, in, out)
+	fs.mu.Lock()
+	if n := fs.nodes.known(id); n != nil && st == fuse.OK && n.ino == out.NodeId {
+		fs.retries.lookedUp(in.Pid, id, n.ino, n.n)
+	} else {
+		fs.retries.lookedUp(in.Pid, id, 0, 0)
+	}
+	fs.mu.Unlock()
+	return st
+}
+
+// lookupName is Lookup of a well-formed name.
+func (fs *FS) lookupName(id sessfs.ID, in *fuse.InHeader, out *fuse.EntryOut) fuse.Status {
 	fs.mu.Lock()
 	missing, again, ended := fs.marks.ask(markKey{id, in.Pid})
 	if fs.files[id] != nil { // somebody here has made it, or opened it, since

@@ -24,7 +24,12 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	}
 	fs.mu.Lock()
 	n := fs.nodes.get(in.NodeId)
-	if n == nil {
+	retried, last := fs.retries.last(in.Pid, in.NodeId)
+	switch {
+	case n == nil && last:
+		n = fs.nodes.lastNode(retried)
+	case n == nil:
+		fs.retries.stale(in.Pid, "")
 		fs.mu.Unlock()
 		return fs.unknownNode(in.NodeId)
 	}
@@ -33,8 +38,14 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return fs.openAgain(h, in, out)
 	}
 	if n.retired {
-		defer fs.mu.Unlock()
-		return fs.reopen(n, in, out)
+		st := fs.reopen(n, in, out)
+		if st == estale && !last {
+			fs.retries.stale(in.Pid, n.id)
+		}
+		if st != estale || !last {
+			fs.mu.Unlock()
+			return st
+		}
 	}
 	if err := fs.unsaved[n.id]; err != nil {
 		delete(fs.unsaved, n.id)
@@ -61,8 +72,17 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return toErrno(err)
 	}
 	n = fs.nodes.again(n)
-	h, ended, st := fs.bind(n, claim, s, old, in)
-	if st == fuse.OK {
+	h, ended, st := fs.bind(n, claim, s, old, in, last)
+	if st == estale && last {
+		fs.marks.take(markKey{n.id, in.Pid}) // bind has kept claim in it
+		if h, st = fs.openLast(n, claim, s, in); st != fuse.OK {
+			ended = append(ended, claim)
+		}
+	}
+	switch st {
+	case estale:
+		fs.retries.stale(in.Pid, n.id)
+	case fuse.OK:
 		fs.forgetOld(n, s.Version)
 	}
 	fs.mu.Unlock()
@@ -109,8 +129,9 @@ func (fs *FS) sure(id sessfs.ID, s *sessfs.Session) (*sessfs.Session, error) {
 	return s, nil
 }
 
-// bind makes the handle of an OPEN whose answer is s. The caller holds FS.mu, and closes the claims without it.
-func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in *fuse.OpenIn) (*handle, []sessfs.Claim, fuse.Status) {
+// bind makes the handle of an OPEN whose answer is s: of the last one of its system call on a retired node, too. The caller
+// holds FS.mu, and closes the claims without it.
+func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in *fuse.OpenIn, last bool) (*handle, []sessfs.Claim, fuse.Status) {
 	var ended []sessfs.Claim
 	f := fs.files[n.id]
 	if f != nil && f.observe(s, old) {
@@ -131,7 +152,7 @@ func (fs *FS) bind(n *node, claim sessfs.Claim, s *sessfs.Session, old sight, in
 		f.note()
 		defer fs.dropUnused(f)
 	}
-	if !v.exists || n.retired {
+	if !v.exists || n.retired && !last {
 		return nil, append(ended, fs.marks.set(markKey{n.id, in.Pid}, claim, s)...), estale
 	}
 	want := wantOf(in.Flags)
@@ -211,6 +232,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 		fs.created(h, in, out)
 		return fuse.OK
 	}
+	fs.retries.last(in.Pid, 0) // there is no second OPEN
 	claim, s, ok := fs.marks.take(markKey{id, in.Pid})
 	f := fs.files[id]
 	fs.mu.Unlock()
@@ -291,7 +313,7 @@ func (fs *FS) bindNew(id sessfs.ID, claim sessfs.Claim, s *sessfs.Session, old s
 	n := fs.nodes.of(id)
 	open := fuse.OpenIn{InHeader: in.InHeader, Flags: in.Flags}
 	if f := fs.files[id]; s.Exists() || f != nil && fs.exists(f) {
-		h, ended, st := fs.bind(n, claim, s, old, &open)
+		h, ended, st := fs.bind(n, claim, s, old, &open, false)
 		if st != estale {
 			return h, ended, st
 		}
