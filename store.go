@@ -14,6 +14,10 @@ const (
 	Exclusive
 )
 
+// Queued is the key of a value of Claim.Lock's context: a func() that is called when the claim has its place among those
+// that wait.
+type Queued struct{}
+
 // Store is what the filesystem works on: sessions with locks. Package locking implements it over a Backend. Every
 // method but Claim.Lock returns within the configured timeout, whatever its context; errors are ErrUnavailable,
 // ErrDamaged and those named.

@@ -137,9 +137,17 @@ func (d *device) resume(left []*handover.Request) {
 		in := q.Room()
 		w := work{q, int(binary.NativeEndian.Uint32(in)), binary.NativeEndian.Uint32(in[4:]), hist.Now()}
 		d.note(w)
-		if q.Kept() {
+		switch {
+		case q.Kept():
 			d.handleApart(w)
-		} else {
+		case w.op == opSetlkw: // in the order in which they have come
+			placed := d.fs.awaitQueued(unique(in))
+			d.workers.do(w)
+			select {
+			case <-placed:
+			case <-time.After(time.Second):
+			}
+		default:
 			d.workers.do(w)
 		}
 	}
@@ -273,6 +281,9 @@ func (d *device) handleApart(w work) {
 		d.direct.remove(unique(in))
 	}
 	d.counters.took(w.op, w.begun)
+	if w.op == opSetlkw {
+		d.fs.queued(unique(in))
+	}
 	w.q.Free()
 }
 

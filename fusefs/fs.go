@@ -72,6 +72,7 @@ type FS struct {
 	names              names
 	started            time.Time
 
+	resumed   sync.Map // unique -> chan struct{}: waits for locks that have not got their places again
 	witnesses witnesses
 	counters  counters
 	work      sync.WaitGroup // stores at RELEASE that are under way

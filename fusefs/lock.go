@@ -12,11 +12,19 @@ import (
 )
 
 // lockCtx is a context that ends when the kernel says that the waiting process got a signal.
-type lockCtx struct{ cancel <-chan struct{} }
+type lockCtx struct {
+	cancel <-chan struct{}
+	queued func()
+}
 
 func (c lockCtx) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (c lockCtx) Done() <-chan struct{}       { return c.cancel }
-func (c lockCtx) Value(any) any               { return nil }
+func (c lockCtx) Value(key any) any {
+	if key == (sessfs.Queued{}) {
+		return c.queued
+	}
+	return nil
+}
 func (c lockCtx) Err() error {
 	select {
 	case <-c.cancel:
@@ -69,7 +77,7 @@ func (fs *FS) flock(cancel <-chan struct{}, in *fuse.LkIn, wait bool) fuse.Statu
 		return fuse.EINVAL
 	}
 	h.waiting.Add(1)
-	s, err := claim.Lock(lockCtx{cancel}, kind, wait)
+	s, err := claim.Lock(lockCtx{cancel, func() { fs.queued(in.Unique) }}, kind, wait)
 	if err == nil {
 		h.record.SetKind(kind)
 	}

@@ -137,6 +137,19 @@ func (fs *FS) released() {
 	}
 }
 
+// awaitQueued returns what is closed when that wait for a lock has its place again, or is over.
+func (fs *FS) awaitQueued(unique uint64) <-chan struct{} {
+	placed := make(chan struct{})
+	fs.resumed.Store(unique, placed)
+	return placed
+}
+
+func (fs *FS) queued(unique uint64) {
+	if placed, ok := fs.resumed.LoadAndDelete(unique); ok {
+		close(placed.(chan struct{}))
+	}
+}
+
 // life returns the node of that life of a name.
 func (t *nodeTable) life(id sessfs.ID, life uint32) *node {
 	ino := t.names.inode(id, life)

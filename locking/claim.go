@@ -78,6 +78,9 @@ func (c *claim) Lock(ctx context.Context, kind sessfs.LockKind, wait bool) (*ses
 		m.acquire(e)
 	}
 	mu.Unlock()
+	if queued, ok := ctx.Value(sessfs.Queued{}).(func()); ok {
+		queued()
+	}
 	return c.await(ctx, w)
 }
 

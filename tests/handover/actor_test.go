@@ -54,6 +54,7 @@ func newActor(t testing.TB, path string) *actor {
 func (a *actor) tell(step string) { fmt.Fprintln(a.say, step) }
 
 func (a *actor) hear() string {
+	a.t.Helper()
 	stuck := time.AfterFunc(30*time.Second, func() { a.cmd.Process.Kill() })
 	defer stuck.Stop()
 	line, err := a.answer.ReadString('\n')
