@@ -87,7 +87,16 @@ func TestUploadProgress(t *testing.T) {
 			echo $p['done'] ? 'done' : 'not done', ' ', $p['content_length'], ' ', $p['bytes_processed'] > 1000000 ? 'over a third' : 'begun';`, id))
 	}
 	length := fmt.Sprint(req.ContentLength)
-	testkit.Until(t, 20*time.Second, "the other host sees the upload under way", func() bool { return progress() == "not done "+length+" over a third" })
+	seen := ""
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the other host has seen %q; the daemons:\n%s\n%s", seen, a.Log(), b.Log())
+		}
+	})
+	testkit.Until(t, 20*time.Second, "the other host sees the upload under way", func() bool {
+		seen = progress()
+		return seen == "not done "+length+" over a third"
+	})
 	io.WriteString(rest, strings.Repeat("u", size-2*size/3)+tail)
 	want(t, <-answer, fmt.Sprint("1 ", size))
 	want(t, progress(), "done "+length+" over a third")
