@@ -74,7 +74,7 @@ type env struct {
 	ctx context.Context
 }
 
-var attr = sessfs.Attr{UID: 33, GID: 34, Mode: 0o600, Atime: 1, Mtime: 2, Ctime: 3}
+var attr = sessfs.Attr{UID: 33, GID: 34, Mode: 0o600, Atime: 1, Mtime: 2, Ctime: time.Now().UnixNano()}
 
 func (e *env) read(id sessfs.ID) *sessfs.Session {
 	e.Helper()
@@ -167,7 +167,7 @@ func (e *env) missingBase() {
 }
 
 func (e *env) attributes() {
-	a := sessfs.Attr{UID: 1<<32 - 1, GID: 1 << 31, Mode: 0o7777, Atime: -1, Mtime: 1 << 62, Ctime: 1763900000123456789}
+	a := sessfs.Attr{UID: 1<<32 - 1, GID: 1 << 31, Mode: 0o7777, Atime: -1, Mtime: 1 << 62, Ctime: time.Now().UnixNano()}
 	s, err := e.b.Commit(e.ctx, "sess_a", &sessfs.Session{}, a, nil, nil)
 	if err != nil || s.Attr != a {
 		e.Fatalf("%+v %v", s, err)

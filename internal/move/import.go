@@ -33,7 +33,7 @@ const (
 	workers  = 32
 	every    = 100 * time.Millisecond // progress is told
 	pollBusy = 10 * time.Millisecond  // files in use are looked at again
-	outage   = 5 * time.Second        // for which servers are waited for that do not answer
+	outage   = 3 * time.Second        // for which servers are waited for that do not answer
 	large    = 1 << 20                // bytes; files over that are not read two at a time
 	// doubt is how much later than a session's end a file must have been changed to be a new one: clocks differ.
 	doubt = 2 * time.Second
