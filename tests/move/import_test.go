@@ -1,7 +1,6 @@
 package move
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +105,7 @@ func TestAgain(t *testing.T) {
 
 // TestHostile: the directory may be written by everybody.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	m := testkit.StartMemcached(t)
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: "session: {max_size: 1MiB}"})
 	old := sessionDir(t)
@@ -162,35 +162,6 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestKilled: an import that was killed is done again, for what was left.
-func TestKilled(t *testing.T) {
-	m := testkit.StartMemcached(t)
-	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: "lock: {lease: 3s}", Cache: "  timeout: 1400ms\n"})
-	old := sessionDir(t)
-	const n = 4000
-	for i := range n {
-		oldFile(t, fmt.Sprintf("%s/sess_%04d", old, i), fmt.Sprintf("n|i:%d;", i), 33, 0o600, time.Minute)
-	}
-	p := testkit.Start(t, h.Binary, "import", old, "--config", h.Config)
-	killed(t, p, func() bool { return itemsOf(m) > 300 })
-	there := len(names(t, m))
-	if there < 200 || there >= n {
-		t.Fatalf("it was killed with %d of %d on the server", there, n)
-	}
-	// Of those that were being stored the locks end by themselves.
-	moved(t, h, 0, "import", old).want(t, map[string]int{"imported": n - there, "unchanged": there})
-	if now := len(names(t, m)); now != n {
-		t.Errorf("%d of %d on the server", now, n)
-	}
-	// The journal knows those of both.
-	for i := range n {
-		if i%100 == 0 {
-			os.Remove(fmt.Sprintf("%s/sess_%04d", old, i))
-		}
-	}
-	moved(t, h, 0, "import", old).want(t, map[string]int{"unchanged": n - n/100, "removed": n / 100})
-}
-
 func itemsOf(m *testkit.Memcached) int {
 	stats := m.Command("stats")
 	_, after, _ := strings.Cut(stats, "curr_items ")
@@ -200,6 +171,7 @@ func itemsOf(m *testkit.Memcached) int {
 
 // TestInUse: a file that PHP has open is imported when it is closed, and its session is locked until then.
 func TestInUse(t *testing.T) {
+	t.Parallel()
 	m := testkit.StartMemcached(t)
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}})
 	old := sessionDir(t)
@@ -241,6 +213,7 @@ func TestInUse(t *testing.T) {
 
 // TestRefusals: what cannot begin says why.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	m := testkit.StartMemcached(t)
 	old := sessionDir(t)
 	h := testkit.NewHost(t, testkit.Conf{Servers: []*testkit.Memcached{m}, Cache: "  timeout: 500ms\n"})

@@ -17,7 +17,10 @@ import (
 	"sessfs/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	testkit.NoRace = os.Getenv("SESSFS_SCALE") == "full"
+	testkit.Main(m)
+}
 
 const lifetime = 1440 // seconds, the default
 
