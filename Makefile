@@ -87,9 +87,9 @@ $(NFPM): | go
 test: go deps check $(NFPM)
 	$(GO) test -race -count=1 -timeout 14m ./...
 
-# The tests of tests/scale in full size; make test runs them small.
+# The tests of tests/scale and tests/move in full size; make test runs them small.
 scale: deps
-	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m ./tests/scale
+	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m -p 1 ./tests/scale ./tests/move
 	SESSFS_HANDOVER=full $(GO) test -race -count=1 -v -run TestDaemonsUnderLoad ./tests/handover
 
 # One fault after the other, drawn from a seed that is printed.

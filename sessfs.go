@@ -52,12 +52,21 @@ type Attr struct {
 	Atime, Mtime, Ctime int64
 }
 
+// Remaining is how long a session with these attributes lives, which lasts so long from its last change or touch: that is
+// what Ctime tells. 0: it has ended. Without a Ctime, or with one that is yet to come, it is the whole lifetime.
+func (a Attr) Remaining(lifetime time.Duration) time.Duration {
+	if a.Ctime == 0 {
+		return lifetime
+	}
+	return min(max(lifetime-time.Since(time.Unix(0, a.Ctime)), 0), lifetime)
+}
+
 // Session is an immutable snapshot of a session as it stood on the servers. Nobody may change it or the bytes of Data
 // once it is made.
 type Session struct {
 	State   State
 	Version Version // zero when Missing
-	Attr    Attr    // zero unless Live
+	Attr    Attr    // zero unless Live; of a tombstone Ctime alone: when it was made, 0: not known
 	Data    []byte  // nil unless Live
 	// Ref is what the Backend that made the snapshot needs to commit on top of it (cas values and the like).
 	// No one else looks inside.

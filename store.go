@@ -119,7 +119,7 @@ type Backend interface {
 	// Commit stores attr and data as the version after base, if base is still what the servers have (for a Missing
 	// base: if they have nothing). With a lease the commit is acknowledged only if the lease still stood after the
 	// store (ErrLockLost). With Lease.Look it sets Lease.Marked too, in the same round trip. It returns the new snapshot. ErrConflict, ErrTooLarge: nothing was stored. An answer that
-	// was lost is looked up: one's own nonce on the server is success.
+	// was lost is looked up: one's own nonce on the server is success. The session ends Attr.Remaining from now.
 	Commit(ctx context.Context, id ID, base *Session, attr Attr, data []byte, lease *Lease) (*Session, error)
 	// Renew moves the lease's end on the servers and its Deadline. ErrLockLost when it is no longer ours.
 	Renew(ctx context.Context, lease *Lease) error

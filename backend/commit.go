@@ -213,7 +213,7 @@ func (m *commit) sendChunks() error {
 	}
 	m.c.together(len(to))
 	_, errs := each(servers, func(s *server) (struct{}, error) {
-		return struct{}{}, m.c.putChunks(s, m.place, &m.rec, m.data, m.settings.Lifetime, m.step())
+		return struct{}{}, m.c.putChunks(s, m.place, &m.rec, m.data, m.rec.attr.Remaining(m.settings.Lifetime), m.step())
 	})
 	for i, err := range errs {
 		switch {
@@ -230,7 +230,7 @@ func (m *commit) sendChunks() error {
 
 // send stores the record on those members that do not have it, and reads their locks after that.
 func (m *commit) send() error {
-	st := storing{head: m.head, mark: uint32(m.rec.version.Nonce), exptime: exptime(m.settings.Lifetime), lock: m.hold != nil, look: m.lease != nil && m.lease.Look}
+	st := storing{head: m.head, mark: uint32(m.rec.version.Nonce), exptime: exptime(m.rec.attr.Remaining(m.settings.Lifetime)), lock: m.hold != nil, look: m.lease != nil && m.lease.Look}
 	if m.rec.chunkSize == 0 {
 		st.body = m.data
 	}

@@ -48,6 +48,5 @@ func (c *Cluster) remaining(r *record) time.Duration {
 	if r.state == sessfs.Destroyed {
 		return 2 * life
 	}
-	left := life - time.Since(time.Unix(0, r.attr.Ctime))
-	return min(max(left, time.Minute), life) // the clocks of hosts differ
+	return min(max(r.attr.Remaining(life), time.Minute), life) // the clocks of hosts differ
 }

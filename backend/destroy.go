@@ -56,7 +56,7 @@ const burial = 1 << 12
 
 // tombstone makes one above the record b; nil: there is none that can be read.
 func (o *operation) tombstone(b *found, list []found) *found {
-	r := &record{id: o.id, state: sessfs.Destroyed, version: nextVersion(sessfs.Version{}, true), sum: dataSum(nil)}
+	r := &record{id: o.id, state: sessfs.Destroyed, version: nextVersion(sessfs.Version{}, true), attr: sessfs.Attr{Ctime: time.Now().UnixNano()}, sum: dataSum(nil)}
 	if b != nil {
 		r.version = nextVersion(b.rec.version, false)
 		r.version.Counter += burial

@@ -138,6 +138,7 @@ func decodeRecord(b []byte) (*record, error) {
 	switch b[5] {
 	case stateTombstone:
 		r.state = sessfs.Destroyed
+		r.attr.Ctime = int64(be.Uint64(b[56:]))
 		if len(rest) != 0 || length != 0 || chunk != 0 {
 			return nil, errors.New("a tombstone with data")
 		}

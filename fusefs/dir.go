@@ -66,7 +66,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 			return
 		}
 		if !leaf {
-			if name = sub[len(levels) : len(levels)+1]; !level(name) {
+			if name = sub[len(levels) : len(levels)+1]; !Level(name) {
 				return
 			}
 		}

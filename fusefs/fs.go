@@ -49,6 +49,9 @@ type Options struct {
 	// mount ends with this daemon.
 	Device int
 	Memory *handover.Memory
+	// Before, where it is not nil, is called between mounting and serving, when all that is asked of the mount waits. An
+	// error of it ends the mount.
+	Before func() error
 }
 
 // Settings may change while mounted.

@@ -17,7 +17,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 		return enotdir
 	}
 	if len(levels) < fs.names.depth {
-		if !level(name) {
+		if !Level(name) {
 			return fuse.ENOENT
 		}
 		ino := dirNode(levels + name)

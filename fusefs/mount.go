@@ -105,7 +105,13 @@ func (s *Server) attach(o Options, g *loop.Group) error {
 	if err := unix.Mount(source, o.Mountpoint, Type, o.Flags, data); err != nil {
 		return fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
-	err := s.dev.begin()
+	var err error
+	if o.Before != nil { // what is asked waits in the kernel
+		err = o.Before()
+	}
+	if err == nil {
+		err = s.dev.begin()
+	}
 	if err == nil {
 		err = s.dev.serve(g)
 	}

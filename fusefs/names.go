@@ -28,11 +28,15 @@ func newNames(patterns []string, depth int, key []byte) names {
 
 // match returns the part of name that the virtual directories are made of (PHP: the id after "sess_"), and whether
 // the name is one that may stand here.
-func (s *names) match(name string) (sub string, ok bool) {
+func (s *names) match(name string) (sub string, ok bool) { return SessionName(s.patterns, name) }
+
+// SessionName tells whether a session's file may have that name, by the patterns of the configuration, and which part of it
+// the virtual directories are made of.
+func SessionName(patterns []string, name string) (sub string, ok bool) {
 	if name == "" || strings.IndexByte(name, 0) >= 0 || strings.IndexByte(name, '/') >= 0 {
 		return "", false
 	}
-	for _, p := range s.patterns {
+	for _, p := range patterns {
 		if !Matches(p, name) {
 			continue
 		}
@@ -113,8 +117,8 @@ func dirNode(levels string) uint64 {
 	return node
 }
 
-// level reports whether name is one level of the virtual directories: one character of a session id.
-func level(name string) bool {
+// Level reports whether name is one level of the directories of depth > 0: one character of a session id.
+func Level(name string) bool {
 	if len(name) != 1 {
 		return false
 	}

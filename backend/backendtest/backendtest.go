@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T, lifetime time.Duration) sessfs.Ba
 		{"CommitUnderLostLease", (*env).commitUnderLostLease},
 		{"ExpiredWhileLocked", (*env).expiredWhileLocked},
 		{"Expires", (*env).expires},
+		{"EndsByAge", (*env).endsByAge},
 		{"ExclusionUnderLoad", (*env).exclusion},
 		{"CompareAndSwapUnderLoad", (*env).compareAndSwap},
 		{"List", (*env).list},
@@ -74,7 +75,8 @@ type env struct {
 	ctx context.Context
 }
 
-var attr = sessfs.Attr{UID: 33, GID: 34, Mode: 0o600, Atime: 1, Mtime: 2, Ctime: 3}
+// attr has a Ctime that is yet to come, so that no session is older than its test.
+var attr = sessfs.Attr{UID: 33, GID: 34, Mode: 0o600, Atime: 1, Mtime: 2, Ctime: time.Now().Add(time.Hour).UnixNano()}
 
 func (e *env) read(id sessfs.ID) *sessfs.Session {
 	e.Helper()
@@ -167,7 +169,7 @@ func (e *env) missingBase() {
 }
 
 func (e *env) attributes() {
-	a := sessfs.Attr{UID: 1<<32 - 1, GID: 1 << 31, Mode: 0o7777, Atime: -1, Mtime: 1 << 62, Ctime: 1763900000123456789}
+	a := sessfs.Attr{UID: 1<<32 - 1, GID: 1 << 31, Mode: 0o7777, Atime: -1, Mtime: 1 << 62, Ctime: time.Now().UnixNano()}
 	s, err := e.b.Commit(e.ctx, "sess_a", &sessfs.Session{}, a, nil, nil)
 	if err != nil || s.Attr != a {
 		e.Fatalf("%+v %v", s, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,6 +127,24 @@ func (e *env) expiredWhileLocked() {
 	e.commit(id, s, []byte("again"), l)
 	if s := e.read(id); string(s.Data) != "again" {
 		e.Fatalf("read %q", s.Data)
+	}
+}
+
+// endsByAge: a session that was changed some time ago has so much less left.
+func (e *env) endsByAge() {
+	for id, data := range map[sessfs.ID]string{"sess_a": "x", "sess_b": strings.Repeat("x", MaxSize)} {
+		old := attr
+		old.Ctime = time.Now().Add(-long + short).UnixNano()
+		if _, err := e.b.Commit(e.ctx, id, &sessfs.Session{}, old, []byte(data), nil); err != nil {
+			e.Fatal(err)
+		}
+	}
+	e.commit("sess_c", &sessfs.Session{}, []byte("x"), nil)
+	e.until("the old sessions run out", func() bool {
+		return e.read("sess_a").State == sessfs.Missing && e.read("sess_b").State == sessfs.Missing
+	})
+	if e.read("sess_c").State != sessfs.Live {
+		e.Fatal("a new session ran out with the old ones")
 	}
 }
 

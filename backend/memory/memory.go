@@ -210,7 +210,7 @@ func (b *Backend) Commit(_ context.Context, id sessfs.ID, base *sessfs.Session, 
 		lease.Marked = it.marks(lease.Token) && !it.mark.answered
 	}
 	next := &sessfs.Session{State: sessfs.Live, Version: nextVersion(base), Attr: attr, Data: data}
-	s.put(id, next, o.Lifetime)
+	s.put(id, next, attr.Remaining(o.Lifetime))
 	return next, nil
 }
 
@@ -278,7 +278,7 @@ func (b *Backend) Destroy(_ context.Context, id sessfs.ID) (bool, *sessfs.Holder
 	if old.State != sessfs.Live {
 		return false, s.holder(id), nil
 	}
-	s.put(id, &sessfs.Session{State: sessfs.Destroyed, Version: nextVersion(old)}, 2*b.opts.Load().Lifetime)
+	s.put(id, &sessfs.Session{State: sessfs.Destroyed, Version: nextVersion(old), Attr: sessfs.Attr{Ctime: time.Now().UnixNano()}}, 2*b.opts.Load().Lifetime)
 	return true, s.holder(id), nil
 }
 

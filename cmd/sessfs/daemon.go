@@ -42,12 +42,14 @@ type daemon struct {
 	heap       *os.File // for the sessions of a mount without servers, from daemon to daemon
 	generation int      // daemons that have served this mount, with this one
 	host       string   // this machine's name
+	importFrom string   // the directory whose sessions are imported before the mount answers; "": none
 
 	loops   *loop.Group
 	store   sessfs.Backend
 	cluster *backend.Cluster // nil: embedded
 	own     *memory.Backend  // nil: on servers
 	locks   *locking.Manager
+	moving  *moving // nil: nothing is imported
 	mount   *fusefs.Server
 	admin   *admin.Server
 	monitor *monitor
@@ -107,6 +109,11 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 		return err
 	}
 	d.save()
+	if d.importFrom != "" && !successor {
+		if err := d.beginImport(ctx, &mo); err != nil {
+			return err
+		}
+	}
 	if d.mount, err = fusefs.Mount(d.locks, mo); err != nil {
 		return coded{exitMount, err}
 	}
@@ -268,6 +275,7 @@ func (d *daemon) stop() error {
 // work when what is under way is done.
 func (d *daemon) leave() {
 	d.mount.Leave(leaveTime)
+	d.moving.end()
 	time.Sleep(2 * loop.TickEvery) // for what was to be sent later
 	d.monitor.close()
 	d.admin.Close()
@@ -312,6 +320,7 @@ func (d *daemon) close() {
 	if d.monitor != nil {
 		d.monitor.close()
 	}
+	d.moving.end()
 	if d.admin != nil {
 		d.admin.Close()
 	}

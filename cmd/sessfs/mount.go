@@ -26,8 +26,9 @@ type mountRequest struct {
 	mountpoint     string // "": the configuration's
 	options        []string
 	requireServers bool
-	background     bool // a `sessfs mount` waits for this one, which has no terminal after that
-	worker         bool // this is the daemon of a keeper
+	background     bool   // a `sessfs mount` waits for this one, which has no terminal after that
+	worker         bool   // this is the daemon of a keeper
+	importFrom     string // the directory whose sessions are imported before the mount answers; "": none
 }
 
 func mountCommand() *cobra.Command {
@@ -40,7 +41,11 @@ func mountCommand() *cobra.Command {
 
 Without --config the file ` + defaultConfig + ` is used where it exists. Without cache servers in it,
 sessions are kept in the process, for this host alone.
-In the background the daemon logs to syslog, or to ` + fallbackLog + ` where there is none.`,
+In the background the daemon logs to syslog, or to ` + fallbackLog + ` where there is none.
+
+With --import the sessions of a directory, which may be the mount point itself, are imported while PHP waits: what
+changed there since sessfs import was run. Files that PHP processes still have open are imported when they are closed;
+until then their sessions are locked.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.asked = cmd.Flags().Changed("config")
@@ -61,6 +66,7 @@ In the background the daemon logs to syslog, or to ` + fallbackLog + ` where the
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to standard error")
 	f.StringArrayVarP(&r.options, "options", "o", nil, "mount options, as in fstab")
 	f.BoolVar(&r.requireServers, "require-servers", false, "fail (exit 4) when a cache server does not answer")
+	f.StringVar(&r.importFrom, "import", "", "import the session files of this `DIR` before PHP's requests are answered")
 	f.BoolVar(&r.background, "background-child", false, "")
 	f.MarkHidden("background-child")
 	f.BoolVar(&r.worker, "worker", false, "")
@@ -105,6 +111,13 @@ func (r mountRequest) detach() error {
 	}
 	if r.requireServers {
 		args = append(args, "--require-servers")
+	}
+	if r.importFrom != "" {
+		dir, err := filepath.Abs(r.importFrom)
+		if err != nil {
+			return err
+		}
+		args = append(args, "--import", dir)
 	}
 	if r.mountpoint != "" {
 		dir, err := filepath.Abs(r.mountpoint)

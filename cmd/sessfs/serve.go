@@ -50,7 +50,7 @@ func serve(ctx context.Context, r mountRequest) error {
 		return coded{exitUsage, err}
 	}
 	unix.CloseOnExec(keeper.FirstFile + 2)
-	d := &daemon{device: device, memory: memory, child: child, heap: os.NewFile(keeper.FirstFile+2, "sessions")}
+	d := &daemon{device: device, memory: memory, child: child, importFrom: r.importFrom, heap: os.NewFile(keeper.FirstFile+2, "sessions")}
 	if d.file, err = givenFile(r.file); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func fill(t *testing.T, server *testkit.Memcached, sessions int) {
 		all.Go(func() {
 			data := []byte(strings.Repeat("x", 100))
 			for i := next.Add(1); i <= int64(sessions) && ctx.Err() == nil; i = next.Add(1) {
-				attr := sessfs.Attr{Mode: 0o600, Mtime: i, Ctime: i}
+				attr := sessfs.Attr{Mode: 0o600, Mtime: i, Ctime: time.Now().UnixNano()}
 				if _, err := c.Commit(ctx, sessfs.ID(fmt.Sprintf("sess_%032d", i)), &sessfs.Session{}, attr, data, nil); err != nil {
 					t.Errorf("storing a session: %v", err)
 					end()
