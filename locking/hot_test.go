@@ -180,3 +180,21 @@ func BenchmarkHotList(b *testing.B) {
 		})
 	}
 }
+
+func TestNamed(t *testing.T) {
+	m := New(servers(t), Options{Host: "a", Settings: Settings{Lease: 2 * time.Second}})
+	t.Cleanup(m.Close)
+	c, _ := mustOpen(t, m, true)
+	if got, ok := m.Named(id.Hash()); !ok || got != id {
+		t.Errorf("%s is %q, %v", id.Hash(), got, ok)
+	}
+	for _, hash := range []string{"", "000000000000", string(id)} {
+		if got, ok := m.Named(hash); ok {
+			t.Errorf("%s is %q", hash, got)
+		}
+	}
+	c.Close()
+	if got, ok := m.Named(id.Hash()); ok {
+		t.Errorf("one that is closed: %q", got)
+	}
+}
