@@ -70,7 +70,7 @@ func showCommand() *cobra.Command {
 		Short: "Show one session and who holds its lock",
 		Long: `Show one session and who holds its lock. ID is the file's name, such as sess_4fb1…, or, of a session that is in use on
 this host, the hash that logs, status and top show.`,
-		Args:  cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.dial()
 			if err != nil {
@@ -160,7 +160,7 @@ func unlockCommand() *cobra.Command {
 		Short: "Break a session's lock: its holder's write will fail",
 		Long: `Break a session's lock: its holder's write will fail. ID is the file's name, such as sess_4fb1…, or, of a session that is
 in use on this host, the hash that logs, status and top show.`,
-		Args:  cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.dial()
 			if err != nil {

@@ -32,7 +32,7 @@ type Daemon struct {
 	Health    Health
 	// Named finds a session that is in use on this host by its hash, which is all that logs, status and top show.
 	Named func(hash string) (sessfs.ID, bool)
-	Log       *slog.Logger
+	Log   *slog.Logger
 }
 
 // Entry is one session of `sessfs ls`, and the head of `sessfs show`.
