@@ -198,3 +198,22 @@ func TestNamed(t *testing.T) {
 		t.Errorf("one that is closed: %q", got)
 	}
 }
+
+// What a slot's former user had is missing for a minute at most.
+func TestHotListForgetsWhatIsMissing(t *testing.T) {
+	var h hotList
+	begin := 1000 * hotSlice
+	for i := range uint64(hotSlots) {
+		h.opened(i+1, "sess_old", begin)
+	}
+	h.opened(100, "sess_new", begin+second)
+	if n, missing := h.of("sess_new"); n != 1 || missing != 1 {
+		t.Fatalf("%d and %d", n, missing)
+	}
+	for s := int64(0); s < 90; s++ {
+		h.opened(100, "sess_new", begin+s*second)
+	}
+	if n, missing := h.of("sess_new"); n < 60 || n > 70 || missing != 0 {
+		t.Errorf("%d and %d after more than a minute", n, missing)
+	}
+}
