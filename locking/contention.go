@@ -120,3 +120,22 @@ func (m *Manager) LastLost() time.Time {
 	}
 	return time.Time{}
 }
+
+// Named returns the session in use on this host that has a hash.
+func (m *Manager) Named(hash string) (sessfs.ID, bool) {
+	if len(hash) != len(sessfs.ID("").Hash()) {
+		return "", false
+	}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for id := range s.entries {
+			if id.Hash() == hash {
+				s.mu.Unlock()
+				return id, true
+			}
+		}
+		s.mu.Unlock()
+	}
+	return "", false
+}

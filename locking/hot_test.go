@@ -180,3 +180,40 @@ func BenchmarkHotList(b *testing.B) {
 		})
 	}
 }
+
+func TestNamed(t *testing.T) {
+	m := New(servers(t), Options{Host: "a", Settings: Settings{Lease: 2 * time.Second}})
+	t.Cleanup(m.Close)
+	c, _ := mustOpen(t, m, true)
+	if got, ok := m.Named(id.Hash()); !ok || got != id {
+		t.Errorf("%s is %q, %v", id.Hash(), got, ok)
+	}
+	for _, hash := range []string{"", "000000000000", string(id)} {
+		if got, ok := m.Named(hash); ok {
+			t.Errorf("%s is %q", hash, got)
+		}
+	}
+	c.Close()
+	if got, ok := m.Named(id.Hash()); ok {
+		t.Errorf("one that is closed: %q", got)
+	}
+}
+
+// What a slot's former user had is missing for a minute at most.
+func TestHotListForgetsWhatIsMissing(t *testing.T) {
+	var h hotList
+	begin := 1000 * hotSlice
+	for i := range uint64(hotSlots) {
+		h.opened(i+1, "sess_old", begin)
+	}
+	h.opened(100, "sess_new", begin+second)
+	if n, missing := h.of("sess_new"); n != 1 || missing != 1 {
+		t.Fatalf("%d and %d", n, missing)
+	}
+	for s := int64(0); s < 90; s++ {
+		h.opened(100, "sess_new", begin+s*second)
+	}
+	if n, missing := h.of("sess_new"); n < 60 || n > 70 || missing != 0 {
+		t.Errorf("%d and %d after more than a minute", n, missing)
+	}
+}

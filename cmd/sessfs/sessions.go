@@ -68,8 +68,9 @@ func showCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one session and who holds its lock",
-		Long:  "Show one session and who holds its lock. ID is the file's name, such as sess_4fb1….",
-		Args:  cobra.ExactArgs(1),
+		Long: `Show one session and who holds its lock. ID is the file's name, such as sess_4fb1…, or, of a session that is in use on
+this host, the hash that logs, status and top show.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.dial()
 			if err != nil {
@@ -85,7 +86,11 @@ func showCommand() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			if s.State != "live" && !asJSON {
-				return failf(exitFailed, "session %s is %s%s", printable(args[0]), s.State, nameHint(args[0]))
+				lock := ""
+				if h := s.Holder; h != nil {
+					lock = fmt.Sprintf("; its lock is held by pid %d of %s since %s", h.PID, h.Host, h.Since.Format(time.RFC3339))
+				}
+				return failf(exitFailed, "session %s is %s%s%s", printable(args[0]), s.State, nameHint(args[0]), lock)
 			}
 			if asJSON {
 				enc := json.NewEncoder(out)
@@ -153,7 +158,9 @@ func unlockCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unlock ID",
 		Short: "Break a session's lock: its holder's write will fail",
-		Args:  cobra.ExactArgs(1),
+		Long: `Break a session's lock: its holder's write will fail. ID is the file's name, such as sess_4fb1…, or, of a session that is
+in use on this host, the hash that logs, status and top show.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.dial()
 			if err != nil {

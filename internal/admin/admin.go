@@ -30,7 +30,9 @@ type Daemon struct {
 	Rebalance RebalanceFunc // nil: sessions are kept in the process
 	Metrics   http.Handler  // for Prometheus
 	Health    Health
-	Log       *slog.Logger
+	// Named finds a session that is in use on this host by its hash, which is all that logs, status and top show.
+	Named func(hash string) (sessfs.ID, bool)
+	Log   *slog.Logger
 }
 
 // Entry is one session of `sessfs ls`, and the head of `sessfs show`.
@@ -216,7 +218,7 @@ func entry(e sessfs.Entry) Entry {
 }
 
 func (d Daemon) show(w http.ResponseWriter, r *http.Request) {
-	id, ok := sessionID(w, r)
+	id, ok := d.sessionOrHash(w, r)
 	if !ok {
 		return
 	}
@@ -278,7 +280,7 @@ type Unlocked struct {
 }
 
 func (d Daemon) unlock(w http.ResponseWriter, r *http.Request) {
-	id, ok := sessionID(w, r)
+	id, ok := d.sessionOrHash(w, r)
 	if !ok {
 		return
 	}
@@ -301,4 +303,15 @@ func sessionID(w http.ResponseWriter, r *http.Request) (sessfs.ID, bool) {
 		return "", false
 	}
 	return sessfs.ID(id), true
+}
+
+// sessionOrHash is sessionID, but for the hash of a session that is in use here: a new one that is locked is in no list yet.
+func (d Daemon) sessionOrHash(w http.ResponseWriter, r *http.Request) (sessfs.ID, bool) {
+	id, ok := sessionID(w, r)
+	if ok && d.Named != nil {
+		if named, found := d.Named(string(id)); found {
+			return named, true
+		}
+	}
+	return id, ok
 }

@@ -60,7 +60,7 @@ func (r *Report) Problems(now time.Time) (list []Problem) {
 const maxSlow = 3
 
 func (r *Report) slowLocks(now time.Time) (list []Problem) {
-	const cure = "look at that process%s; sessfs ls | grep %s, and sessfs unlock NAME frees it"
+	const cure = "look at that process%s; sessfs unlock %s frees it"
 	for _, l := range r.Contention.Held {
 		if l.Waiters > 0 && l.For >= tooLong {
 			list = append(list, Problem{fmt.Sprintf("session %s is locked by %s for %s, and %s", l.Session, process(l.PID, l.Process), Age(l.For), wait(l.Waiters)),

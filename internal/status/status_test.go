@@ -59,7 +59,7 @@ func TestProblems(t *testing.T) {
 		}, nil, ""},
 		"a long lock": {func(r *Report) {
 			r.Contention.Held = []locking.HeldLock{{Session: "aabb", PID: 12, Process: "php-fpm\x1b8", For: 75 * time.Second, Waiters: 1}}
-		}, []string{"session aabb is locked by pid 12 (php-fpm?8) for 1m15s, and 1 request waits"}, "sessfs ls | grep aabb"},
+		}, []string{"session aabb is locked by pid 12 (php-fpm?8) for 1m15s, and 1 request waits"}, "sessfs unlock aabb frees it"},
 		"a long lock elsewhere": {func(r *Report) {
 			r.Contention.Elsewhere = []locking.RemoteLock{{Session: "aabb", Host: "web2", PID: 12, Since: now.Add(-time.Minute), Waiters: 2, Longest: 50 * time.Second}}
 		}, []string{"session aabb is locked by pid 12 of web2 for 1m0s, and 2 requests wait here for up to 50s"}, "that process on web2"},
@@ -102,12 +102,13 @@ func TestPrint(t *testing.T) {
 	r.Locks = []locking.Lock{{Session: "aa", PID: 3, Kind: "exclusive", For: time.Second}, {Session: "aa", PID: 4, Kind: "shared", Waiting: true, For: time.Millisecond}}
 	r.Contention.Elsewhere = []locking.RemoteLock{{Session: "bb", Host: "web2", PID: 5, Since: now.Add(-3 * time.Second), Waiters: 1, Longest: 2 * time.Second}}
 	down(&r.Servers[0])
+	r.Daemons = 3
 	var out bytes.Buffer
 	if err := r.Print(&out, now); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(out.String()), " ")
-	for _, want := range []string{"mount point /s daemon pid 7, version v1, up 1h0m0s", "c1 DOWN for 12s", "c2 up (meta)",
+	for _, want := range []string{"mount point /s daemon pid 7, version v1, up 1h0m0s, number 3 of this mount", "c1 DOWN for 12s", "c2 up (meta)",
 		"SESSION PID LOCK FOR aa 3 exclusive 1s aa 4 shared, waiting 1ms bb 5 of web2, waited for 3s"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in\n%s", want, out.String())

@@ -19,7 +19,11 @@ func (r *Report) Print(out io.Writer, now time.Time) error {
 	}
 	w := table(out)
 	fmt.Fprintf(w, "mount point\t%s\n", r.Mountpoint)
-	fmt.Fprintf(w, "daemon\tpid %d, version %s, up %v\n", r.PID, r.Version, now.Sub(r.Started).Round(time.Second))
+	former := ""
+	if r.Daemons > 1 {
+		former = fmt.Sprintf(", number %d of this mount", r.Daemons)
+	}
+	fmt.Fprintf(w, "daemon\tpid %d, version %s, up %v%s\n", r.PID, r.Version, now.Sub(r.Started).Round(time.Second), former)
 	if r.Config != "" {
 		fmt.Fprintf(w, "configuration\t%s\n", r.Config)
 	}

@@ -27,7 +27,13 @@ type View struct {
 	Sort     Sort
 }
 
-// Frame lays a view out in width columns and height lines at most; height 0: as many as there are.
+const (
+	endless   = 1 << 20 // lines that are as many as one likes
+	plainRows = 15      // of a section where there are
+)
+
+// Frame lays a view out in width columns and height lines at most; height 0: as long as it takes,
+// with the first rows of each section.
 func Frame(v View, width, height int) []Line {
 	if width < 1 || height < 0 {
 		return nil
@@ -39,7 +45,7 @@ func Frame(v View, width, height int) []Line {
 	room := height - len(foot)
 	unlimited := height == 0
 	if unlimited {
-		room = 1 << 20
+		room = endless
 	}
 	all := v.head(width, room)
 	switch {
@@ -66,7 +72,7 @@ func (v View) head(width, room int) []Line {
 	all := []Line{v.title(width)}
 	problems := v.problems()
 	show := len(problems)
-	if room < 1<<20 {
+	if room < endless {
 		show = min(show, 1+room/12) // one in a small window, three in one of 24 lines
 	}
 	for i, p := range problems[:show] {
@@ -135,12 +141,19 @@ func (v View) body(width, room int) []Line {
 	s := between(v.Last, v.Before)
 	sections := []*table{s.servers(v.Now), s.longLocks(v.Now), s.waits(), s.operations(v.Sort), s.hottest()}
 	rank := []int{0, 1, 3, 4, 2} // what gets its lines first
+	most := make([]int, len(sections))
+	for i, t := range sections {
+		most[i] = len(t.rows)
+		if room > endless/2 {
+			most[i] = min(most[i], plainRows)
+		}
+	}
 	rows := make([]int, len(sections))
 	shown := make([]bool, len(sections))
 	left := room
 	for _, i := range rank {
 		t := sections[i]
-		need := min(len(t.rows), t.needs)
+		need := min(most[i], t.needs)
 		if left < 1+min(need, 1) {
 			continue
 		}
@@ -155,7 +168,7 @@ func (v View) body(width, room int) []Line {
 	for grew := true; grew && left > 0; {
 		grew = false
 		for _, i := range rank {
-			if shown[i] && left > 0 && rows[i] < len(sections[i].rows) {
+			if shown[i] && left > 0 && rows[i] < most[i] {
 				rows[i]++
 				left--
 				grew = true
@@ -199,8 +212,8 @@ const helpText = `
 q, Ctrl-C  quit        p, space  pause and go on
 h, ?       this help   s         sort the operations by rate, p99 or name
 
-SESSIONS stand here by the hash that the log has, too; the name of one:
-           sessfs ls | grep HASH     then: sessfs show NAME, sessfs unlock NAME
+SESSIONS stand here by the hash that the log has, too: sessfs show HASH,
+           sessfs unlock HASH. The name of one: sessfs ls | grep HASH
 RATE/s, P50, P99 are of the last interval; TOTAL and EVICTED since the start.
 SERVER     P50 and P99 are of the round trips that this host waited for, RATE/s
            its requests; HITS/s are those of all hosts

@@ -266,3 +266,15 @@ func FuzzFrame(f *testing.F) {
 		fits(t, v, width, height)
 	})
 }
+
+// A plain snapshot has the first rows of each section, and says how many there are.
+func TestPlain(t *testing.T) {
+	v := busy()
+	for i := range 40 {
+		v.Last.Hottest = append(v.Last.Hottest, locking.HotSession{Session: fmt.Sprint("more", i), Requests: 1})
+	}
+	got := text(Frame(v, 120, 0))
+	if !strings.Contains(got, "LOCKED BY  +28 more") || !strings.Contains(got, "more11 ") || strings.Contains(got, "more12 ") {
+		t.Error(got)
+	}
+}

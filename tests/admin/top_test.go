@@ -209,7 +209,7 @@ func TestTop(t *testing.T) {
 	hot := testkit.StartPHP(t, h, nil, `for ($i = 0; $i < 30 || !file_exists($argv[2]); $i++) { `+request+`usleep(4000); clearstatcache(); } echo $i;`, "hot", enough)
 	p.shows(`requests [1-9]\S*/s`)
 	p.shows(`(?m)^WRITE +[1-9]\S* +[1-9]\S*[um]s +[1-9]\S*s `)
-	p.shows(`(?m)^127\.0\.0\.1:\d+ +up +[1-9]\S*[um]s +[1-9]\S*s +[1-9]`)
+	p.shows(`(?m)^127\.0\.0\.1:\d+ +up.* [1-9]\S*[um]s +[1-9]`) // perhaps "just started"
 	testkit.WriteFile(t, enough, "")
 	hot.Wait(t, 20*time.Second)
 	loops, err := strconv.Atoi(hot.Output())
@@ -254,6 +254,17 @@ func TestTop(t *testing.T) {
 		t.Errorf("%d lines:\n%s", len(lines), text)
 	}
 
+	p.tmux("resize-window", "-x", "50", "-y", "12")
+	p.shows(`\A\S*sessions .*\n! (?:.*\n){10}q quit.*\n\z`)
+	p.tmux("resize-window", "-x", "80", "-y", "24")
+	p.keys("h")
+	p.shows("this help")
+	p.keys("h")
+	p.shows("LONG LOCK")
+	p.keys("p")
+	p.shows("PAUSED")
+	p.keys("p")
+
 	// What status says first, and how the session is found.
 	out, code := h.Sessfs("status")
 	if first, _, _ := strings.Cut(out, "\n"); code != 4 || !strings.HasPrefix(first, "PROBLEM: cache server "+servers[2].Addr+" is down for ") {
@@ -270,18 +281,22 @@ func TestTop(t *testing.T) {
 		t.Errorf("ls does not say which session %s is:\n%s", hash("hot"), out)
 	}
 
-	p.tmux("resize-window", "-x", "50", "-y", "12")
-	p.shows(`\A\S*sessions .*\n! (?:.*\n){10}q quit.*\n\z`)
-	p.tmux("resize-window", "-x", "80", "-y", "24")
-	p.keys("h")
-	p.shows("this help")
-	p.keys("h")
-	p.shows("LONG LOCK")
-	p.keys("p")
-	p.shows("PAUSED")
-	p.keys("p")
+	// One that is in no list yet is found by its hash, too, and its lock can be broken.
+	if out, code = h.Sessfs("show", hash("held")); code != 1 || !strings.Contains(out, fmt.Sprintf("is missing (ID is the file's name as ls shows it, such as sess_4fb1…); its lock is held by pid %d of ", holder.PID())) {
+		t.Errorf("show by hash: exit %d: %s", code, out)
+	}
+	if out, code = h.Sessfs("show", hash("hot")); code != 1 || !strings.Contains(out, "is missing") {
+		t.Errorf("show of one that is not in use: exit %d: %s", code, out)
+	}
+	if out, code = h.Sessfs("unlock", hash("there")); code != 0 || !strings.Contains(out, fmt.Sprintf("broken; it was held by pid %d of ", there.PID())) {
+		t.Errorf("unlock by hash: exit %d: %s", code, out)
+	}
 
-	// The daemon goes, and comes back.
+	// Another daemon goes on with the mount, and with the locks.
+	h.Process().KillDaemon()
+	p.shows(fmt.Sprintf(`(?m)^%s +pid %d +php +exclusive +[2-4]\S*s +2 `, hash("held"), holder.PID())) // since it was taken over
+
+	// The mount goes, and comes back.
 	h.Process().Kill()
 	p.shows(`(?m)^! the daemon does not answer for `)
 	h.Start()
