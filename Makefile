@@ -18,8 +18,8 @@ FLAVOR      ?= $(if $(wildcard /etc/redhat-release),redhat,debian)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # What the tests and the demo run. gcc is for the race detector.
-PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux prometheus chromium
-TOOLS       := memcached memccat php nginx curl fuser systemd-analyze gcc git man mandoc rpm fish zsh tmux prometheus promtool chromium
+PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc procps systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux prometheus chromium
+TOOLS       := memcached memccat php nginx curl fuser pgrep systemd-analyze gcc git man mandoc rpm fish zsh tmux prometheus promtool chromium
 
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin

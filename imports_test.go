@@ -21,6 +21,7 @@ func TestImports(t *testing.T) {
 		"sessfs/locking":         {"sessfs/fusefs", "sessfs/backend", "sessfs/config"},
 		"sessfs/internal/manual": {"sessfs/", "github.com/"},
 		"sessfs/internal/move":   {"sessfs/fusefs", "sessfs/backend", "sessfs/locking", "sessfs/config"},
+		"sessfs/internal/doctor": {"sessfs/locking", "sessfs/internal/admin", "sessfs/internal/keeper"},
 		"sessfs/internal/model":  {"sessfs/fusefs", "sessfs/backend", "sessfs/locking"},
 		"sessfs/internal/hist":   {"sessfs", "github.com/"},
 		"sessfs/internal/loop":   {"sessfs/fusefs", "sessfs/backend", "sessfs/locking", "sessfs/config"},

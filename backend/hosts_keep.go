@@ -108,7 +108,6 @@ func (c *Cluster) noteHost() bool {
 func (s *server) noteHost(own HostRecord) bool {
 	c := s.cl
 	stats, err := s.stats(c.ctx, c.deadline())
-	c.looks.Add(1)
 	if err != nil {
 		return false
 	}

@@ -95,7 +95,9 @@ func merge(all []Finding) []Finding {
 			return g == f
 		}
 		if i := slices.IndexFunc(out, same); i >= 0 {
-			out[i].Subject += ", " + f.Subject
+			if !slices.Contains(strings.Split(out[i].Subject, ", "), f.Subject) {
+				out[i].Subject += ", " + f.Subject
+			}
 			continue
 		}
 		out = append(out, f)

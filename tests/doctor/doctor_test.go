@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -227,10 +228,18 @@ var serverMistakes = []mistake{
 	{"it has no cas", listed(memcached("-C")), "server-no-cas", doctor.Error, nil, "without -C", "cas", 4},
 	{"it does not list", listed(memcached("-o", "no_lru_crawler")), "server-no-listing", doctor.Warning, nil, "without no_lru_crawler", "does not list", 0},
 	{"it is no memcached", listed(func(t *testing.T, _ *host) string {
-		dir := testkit.Dir(t)
-		port := testkit.FreePort(t)
-		testkit.Start(t, "redis-server", "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "")
-		return fmt.Sprintf("127.0.0.1:%d", port)
+		dir, port := testkit.Dir(t), testkit.FreePort(t)
+		conf := testkit.WriteFile(t, filepath.Join(dir, "nginx.conf"), "daemon off; master_process off; pid %s/pid; error_log stderr; events {} http { access_log off; server { listen 127.0.0.1:%d; } }", dir, port)
+		testkit.Start(t, "nginx", "-c", conf)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		testkit.Until(t, 20*time.Second, "nginx listens", func() bool {
+			c, err := net.Dial("tcp", address)
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+		return address
 	}), "server-protocol", doctor.Error, nil, "correct its address", "does not speak memcached's protocol", 4},
 	{"it evicts", listed(func(t *testing.T, _ *host) string {
 		m := testkit.StartMemcached(t, "-m", "4")
