@@ -57,7 +57,7 @@ func TestRoundTrips(t *testing.T) {
 			o.ForceClassic = name == "classic"
 			o.Lifetime, o.Lease = time.Minute, 10*time.Second
 			c := open(t, o)
-			mustRead(t, c, sid) // connects
+			mustRead(t, c, sid)                // connects
 			time.Sleep(300 * time.Millisecond) // a server that was connected is asked for its lists of servers
 			count := func(what string, f func()) {
 				t.Helper()
