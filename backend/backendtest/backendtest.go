@@ -245,6 +245,9 @@ func (e *env) destroy() {
 	if tomb.State != sessfs.Destroyed || tomb.Exists() || tomb.Version.Counter <= live.Version.Counter {
 		e.Fatalf("%+v is there", tomb)
 	}
+	if at := time.Unix(0, tomb.Attr.Ctime); time.Since(at).Abs() > long {
+		e.Fatalf("it was destroyed at %v", at)
+	}
 	e.refuse(sessfs.ErrConflict, id, live, l)
 	reborn := e.commit(id, tomb, []byte("new"), l)
 	if reborn.Version.Counter != tomb.Version.Counter+1 {

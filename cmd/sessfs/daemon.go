@@ -78,7 +78,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 		if d.key, err = nodeKey(); err != nil {
 			d.log.Warn("the secret of the node ids could not be kept; they differ after a remount", "err", err)
 		}
-		if err := prepareMountpoint(d.mountpoint, d.log); err != nil {
+		if err := prepareMountpoint(d.mountpoint, d.importFrom != "", d.log); err != nil {
 			return err
 		}
 	}

@@ -185,7 +185,7 @@ func realPath(dir string) (string, error) {
 }
 
 // prepareMountpoint sees that one may mount there: a dead mount of ours is taken away.
-func prepareMountpoint(dir string, log *slog.Logger) error {
+func prepareMountpoint(dir string, imports bool, log *slog.Logger) error {
 	for {
 		kind, dead, err := fusefs.Mounted(dir)
 		if err != nil {
@@ -210,10 +210,13 @@ func prepareMountpoint(dir string, log *slog.Logger) error {
 	if !info.IsDir() {
 		return failf(exitMount, "the mount point %s is no directory", dir)
 	}
+	if imports {
+		return nil
+	}
 	if d, err := os.Open(dir); err == nil {
 		defer d.Close()
 		if names, _ := d.Readdirnames(1); len(names) > 0 {
-			log.Warn("the directory is not empty: what is in it is hidden while the mount stands, and its sessions are not seen", "mountpoint", dir)
+			log.Warn("the directory is not empty: what is in it is hidden while the mount stands, and its sessions are not seen (sessfs import takes them along)", "mountpoint", dir)
 		}
 	}
 	return nil

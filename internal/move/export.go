@@ -209,11 +209,12 @@ func (ex *exporter) write(ctx context.Context, at *level, name string, v *sessfs
 			return failure(err)
 		case ctx.Err() != nil:
 			return result{outcome: vanished}
-		case time.Since(begun) > ex.o.Patience:
-			return result{outcome: Busy, why: err.Error()}
 		}
 		if r, done := ex.compare(at, name, v.Attr.Mtime, int64(len(v.Data))); done {
 			return r
+		}
+		if time.Since(begun) > ex.o.Patience {
+			return result{outcome: Busy, why: err.Error()}
 		}
 	}
 }

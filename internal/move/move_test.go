@@ -122,7 +122,7 @@ func TestRacy(t *testing.T) {
 		}
 	}
 	d.nfs = true // whose clocks tick slowly
-	at := time.Now()
+	at := time.Now().Add(-100 * time.Millisecond)
 	store("1", at)
 	if r := run(t, b, d, o); r.Counts[Imported] != 1 {
 		t.Fatalf("%+v", r)
@@ -139,6 +139,7 @@ func TestRacy(t *testing.T) {
 
 // TestLongInUse: the lock of a session whose file is open is renewed, for as long as that lasts.
 func TestLongInUse(t *testing.T) {
+	t.Parallel()
 	b, d, o := setup(t)
 	f, err := os.OpenFile(put(t, d, "sess_a", "1", time.Minute), os.O_RDWR, 0)
 	if err != nil {
@@ -205,6 +206,11 @@ func TestEnded(t *testing.T) {
 		if _, err := Import(context.Background(), b, d, o); !errors.Is(err, errImporting) {
 			t.Errorf("a second import: %v", err)
 		}
+		dry := o
+		dry.DryRun, dry.Settled = true, nil
+		if r, err := Import(context.Background(), b, d, dry); err != nil || r.Counts[Imported] != 1 {
+			t.Errorf("a dry run beside it: %+v, %v", r, err)
+		}
 		cancel()
 	}
 	if _, err := Import(ctx, b, d, o); !errors.Is(err, context.Canceled) {
@@ -230,6 +236,7 @@ func (b *broken) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session,
 
 // TestOutage: servers that do not answer end the import; what they have refused is not taken for imported.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	b, d, o := setup(t)
 	put(t, d, "sess_a", "1", time.Minute)
 	if _, err := Import(context.Background(), &broken{Backend: b}, d, o); !errors.Is(err, sessfs.ErrUnavailable) {
@@ -282,5 +289,22 @@ func TestNothingOpened(t *testing.T) {
 	os.Symlink("/etc/passwd", filepath.Join(d.Path, "sess_b"))
 	if _, _, err := d.root.open("sess_b"); err == nil || err.Error() != "a symbolic link" {
 		t.Errorf("opening a link: %v", err)
+	}
+}
+
+// TestExportLate: a file that has become newer since it was looked at is not replaced.
+func TestExportLate(t *testing.T) {
+	_, d, _ := setup(t)
+	path := put(t, d, "sess_a", "later", time.Minute)
+	ex := &exporter{o: ExportOptions{Names: flat}, dir: d}
+	v := &sessfs.Session{State: sessfs.Live, Attr: sessfs.Attr{Mode: 0o600, Mtime: time.Now().Add(-2 * time.Minute).UnixNano()}, Data: []byte("old")}
+	if err := ex.replace(d.root, "sess_a", v); !errors.Is(err, errLocked) {
+		t.Errorf("%v", err)
+	}
+	if r := ex.write(context.Background(), d.root, "sess_a", v); r.outcome != Newer {
+		t.Errorf("%+v", r)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "later" {
+		t.Errorf("%q", b)
 	}
 }

@@ -65,17 +65,19 @@ func TestAgain(t *testing.T) {
 	m := testkit.StartMemcached(t)
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}})
 	old := sessionDir(t)
-	for _, name := range []string{"same", "changed", "used", "out-there", "out-here", "both"} {
+	for _, name := range []string{"same", "changed", "used", "out-there", "out-here", "both", "moved"} {
 		oldFile(t, old+"/sess_"+name, "n|i:1;", 0, 0o600, 20*time.Second)
 	}
-	moved(t, h, 0, "import", old).want(t, map[string]int{"imported": 6})
-	moved(t, h, 0, "import", old).want(t, map[string]int{"unchanged": 6})
+	moved(t, h, 0, "import", old).want(t, map[string]int{"imported": 7})
+	moved(t, h, 0, "import", old).want(t, map[string]int{"unchanged": 7})
 
 	phpIn(t, h, old, increment("changed"))
 	phpIn(t, h, old, increment("both"))
 	testkit.PHP(t, h, increment("both")+increment("used")) // later than the file's
 	phpIn(t, h, old, `session_id("out-there"); session_start(); session_destroy();`)
 	testkit.PHP(t, h, `session_id("out-here"); session_start(); session_destroy();`)
+	testkit.PHP(t, h, increment("moved"))
+	phpIn(t, h, old, `session_id("moved"); session_start(); session_destroy();`)
 	phpIn(t, h, old, increment("new"))
 	dry := moved(t, h, 0, "import", "-n", old)
 	want := map[string]int{"imported": 2, "unchanged": 1, "newer": 2, "destroyed": 1, "removed": 1}
@@ -86,7 +88,7 @@ func TestAgain(t *testing.T) {
 	// It was used here now: it lives.
 	want["removed"] = 0
 	moved(t, h, 0, "import", old).want(t, want)
-	for name, n := range map[string]string{"same": "2", "changed": "3", "used": "3", "both": "3", "new": "2", "out-here": "1", "out-there": "3"} {
+	for name, n := range map[string]string{"same": "2", "changed": "3", "used": "3", "both": "3", "new": "2", "out-here": "1", "out-there": "3", "moved": "3"} {
 		if got := testkit.PHP(t, h, increment(name)); got != n {
 			t.Errorf("%s counts on to %q, want %s", name, got, n)
 		}
@@ -114,7 +116,7 @@ func TestHostile(t *testing.T) {
 	oldFile(t, old+"/.sessfs-export-0123456789ab", "n|i:1;", 33, 0o600, time.Minute)
 	oldFile(t, old+"/sess_twice", "n|i:1;", 33, 0o600, time.Minute)
 	oldFile(t, old+"/sess_future", "n|i:1;", 33, 0o600, -time.Hour)
-	oldFile(t, old+"/sess_\n\x1b]0;x\a"+strings.Repeat("y", 200), "n|i:7;", 33, 0o4755, time.Minute)
+	oldFile(t, old+"/sess_\n\x1b]0;x\a"+strings.Repeat("y", 200), "n|i:7;", 33, 0o755|os.ModeSetuid, time.Minute)
 	for _, err := range []error{
 		os.Symlink("/etc/shadow", old+"/sess_link"),
 		os.Symlink("/nonexistent", old+"/sess_broken"),
@@ -190,6 +192,7 @@ func TestInUse(t *testing.T) {
 	testkit.Until(t, 20*time.Second, "PHP has the files open", func() bool {
 		return strings.Contains(open[0].Output(), "open") && strings.Contains(open[1].Output(), "open")
 	})
+	moved(t, h, 0, "import", "--dry-run", old).want(t, map[string]int{"imported": 1, "unchanged": 1})
 	r := moved(t, h, 1, "import", "--patience", "300ms", old)
 	r.want(t, map[string]int{"imported": 0, "busy": 2})
 	p := testkit.Start(t, h.Binary, "import", old, "--config", h.Config, "--json")
