@@ -46,6 +46,15 @@ type listed struct {
 // differ, which is looked up. A server that fails makes the whole listing fail where sessions may be on it alone, but not
 // before the others were listed.
 func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
+	return c.list(ctx, listPause, fn)
+}
+
+// ListAll is List for those who may not miss a session that was used a moment ago, and have a second or more for that.
+func (c *Cluster) ListAll(ctx context.Context, fn func(sessfs.Entry) error) error {
+	return c.list(ctx, listWait, fn)
+}
+
+func (c *Cluster) list(ctx context.Context, pause time.Duration, fn func(sessfs.Entry) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	servers := c.servers()
@@ -54,7 +63,7 @@ func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
 	seen := make(map[uint64]struct{}) // hashes of ids, guarded by mu; beyond listSeen a session may be told twice
 	seed, differ := maphash.MakeSeed(), c.mayDiffer()
 	_, errs := each(servers, func(s *server) (struct{}, error) {
-		return struct{}{}, s.list(ctx, listPause, listDumps, func(e sessfs.Entry) error {
+		return struct{}{}, s.list(ctx, pause, listDumps, func(e sessfs.Entry) error {
 			h := maphash.String(seed, string(e.ID))
 			mu.Lock()
 			_, twice := seen[h]

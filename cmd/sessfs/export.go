@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
+	"sessfs"
+	"sessfs/backend"
 	"sessfs/internal/move"
 )
 
@@ -27,6 +31,13 @@ Exit codes: 0 all sessions are in the directory, 1 some are not (they are named 
 	return cmd
 }
 
+// thorough lists every session: who is active just now is missed otherwise.
+type thorough struct{ *backend.Cluster }
+
+func (t thorough) List(ctx context.Context, fn func(sessfs.Entry) error) error {
+	return t.ListAll(ctx, fn)
+}
+
 func (r *moveRequest) exportTo(cmd *cobra.Command, path string) error {
 	m, err := r.open(cmd, path)
 	if err != nil {
@@ -43,7 +54,7 @@ func (r *moveRequest) exportTo(cmd *cobra.Command, path string) error {
 		}
 		o.Owner = &move.Owner{UID: uid, GID: gid}
 	}
-	report, err := move.Export(cmd.Context(), m.cluster, m.dir, o)
+	report, err := move.Export(cmd.Context(), thorough{m.cluster}, m.dir, o)
 	bar.end()
 	return r.finish(cmd, report, err)
 }

@@ -103,12 +103,12 @@ func (im *importer) run(ctx context.Context) error {
 	late.Go(func() { im.late(ctx, scanned) })
 	err = im.dir.walk(ctx, im.o.Names, func(e entry) {
 		f := &file{entry: e, id: sessfs.ID(e.name)}
+		im.journal.found(f.id) // one that is refused is there all the same: nobody has logged out
 		if e.why != "" {
 			im.tally.count(Refused, 0, f.id.Hash(), e.why)
 			e.at.done()
 			return
 		}
-		im.journal.found(f.id)
 		files <- f
 	})
 	close(files)

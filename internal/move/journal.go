@@ -16,14 +16,27 @@ import (
 )
 
 // journal knows which sessions were imported from a directory, with the time of change that they got: a line each, "TIME
-// NAME", of which the last one of a name counts. A line is written before its session is stored, so that what an import
-// that was killed has stored is known.
+// NAME", of which the last two of a name count. A line is written before its session is stored, so that what an import
+// that was killed has stored is known; whether it has stored the last one is not.
 type journal struct {
 	path string
 	mu   sync.Mutex
 	f    *os.File               // guarded by mu; nil: nothing is written
-	at   map[sessfs.ID]int64    // guarded by mu
+	at   map[sessfs.ID]stored   // guarded by mu
 	seen map[sessfs.ID]struct{} // in the directory now; guarded by mu
+}
+
+// stored are the times of change with which a session was stored last, and before that (0: it was not).
+type stored struct{ last, before int64 }
+
+// are tells whether a session is as it was imported.
+func (t stored) are(mtime int64) bool { return mtime == t.last || mtime == t.before }
+
+func (t stored) then(mtime int64) stored {
+	if mtime == t.last {
+		return t
+	}
+	return stored{mtime, t.last}
 }
 
 // errImporting: another import of the same directory is at work.
@@ -31,7 +44,7 @@ var errImporting = errors.New("another import of this directory to these servers
 
 // openJournal reads the journal at path and keeps others from it; with readOnly it does neither change nor lock it.
 func openJournal(path string, readOnly bool) (*journal, error) {
-	j := &journal{path: path, at: make(map[sessfs.ID]int64), seen: make(map[sessfs.ID]struct{})}
+	j := &journal{path: path, at: make(map[sessfs.ID]stored), seen: make(map[sessfs.ID]struct{})}
 	if readOnly {
 		f, err := os.Open(path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -88,7 +101,7 @@ func (j *journal) load(f io.Reader) error {
 		at, err1 := strconv.ParseInt(mtime, 10, 64)
 		id, err2 := strconv.Unquote(name)
 		if err1 == nil && err2 == nil {
-			j.at[sessfs.ID(id)] = at
+			j.at[sessfs.ID(id)] = j.at[sessfs.ID(id)].then(at)
 		}
 	}
 }
@@ -104,13 +117,13 @@ func (j *journal) found(id sessfs.ID) {
 func (j *journal) note(id sessfs.ID, mtime int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.f == nil || j.at[id] == mtime {
+	if j.f == nil || j.at[id].last == mtime {
 		return nil
 	}
 	if _, err := j.f.WriteString(journalLine(id, mtime)); err != nil {
 		return fmt.Errorf("the journal of imports: %w", err)
 	}
-	j.at[id] = mtime
+	j.at[id] = j.at[id].then(mtime)
 	return nil
 }
 
@@ -119,10 +132,10 @@ func journalLine(id sessfs.ID, mtime int64) string {
 }
 
 // gone are the sessions that were imported and whose files are not there any more.
-func (j *journal) gone() map[sessfs.ID]int64 {
+func (j *journal) gone() map[sessfs.ID]stored {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	left := make(map[sessfs.ID]int64)
+	left := make(map[sessfs.ID]stored)
 	for id, at := range j.at {
 		if _, ok := j.seen[id]; !ok {
 			left[id] = at
@@ -158,7 +171,10 @@ func (j *journal) close(complete bool) (err error) {
 	}
 	w := bufio.NewWriter(f)
 	for id, at := range j.at {
-		w.WriteString(journalLine(id, at))
+		if at.before != 0 {
+			w.WriteString(journalLine(id, at.before))
+		}
+		w.WriteString(journalLine(id, at.last))
 	}
 	if err := errors.Join(w.Flush(), f.Close()); err != nil {
 		os.Remove(tmp)

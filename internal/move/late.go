@@ -130,13 +130,13 @@ func (im *importer) removeGone(ctx context.Context) error {
 	return bad
 }
 
-// remove destroys a session that is as it was imported, with that time of change.
-func (im *importer) remove(ctx context.Context, id sessfs.ID, mtime int64) error {
+// remove destroys a session that is as it was imported, with one of those times of change.
+func (im *importer) remove(ctx context.Context, id sessfs.ID, times stored) error {
 	v, err := im.b.Read(ctx, id)
 	if err != nil {
 		return err
 	}
-	if v.State != sessfs.Live || v.Attr.Mtime != mtime {
+	if v.State != sessfs.Live || !times.are(v.Attr.Mtime) {
 		im.journal.forget(id)
 		return nil
 	}
@@ -152,7 +152,7 @@ func (im *importer) remove(ctx context.Context, id sessfs.ID, mtime int64) error
 		return nil
 	}
 	defer im.b.Unlock(lease)
-	if v.State == sessfs.Live && v.Attr.Mtime == mtime {
+	if v.State == sessfs.Live && times.are(v.Attr.Mtime) {
 		if _, _, err := im.b.Destroy(ctx, id); err != nil {
 			return err
 		}

@@ -263,7 +263,7 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(j.at) != 3 || j.at["sess_a"] != 3 || j.at["sess_\n\xff"] != 2 || j.at["sess_c"] != 4 {
+	if len(j.at) != 3 || j.at["sess_a"] != (stored{3, 1}) || j.at["sess_\n\xff"] != (stored{2, 0}) || j.at["sess_c"] != (stored{4, 0}) {
 		t.Errorf("%v", j.at)
 	}
 }
@@ -306,5 +306,43 @@ func TestExportLate(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(path); string(b) != "later" {
 		t.Errorf("%q", b)
+	}
+}
+
+// Files that are refused, because of another depth for one, are there all the same: nobody has logged out by that.
+func TestRefusedIsNotGone(t *testing.T) {
+	b, d, o := setup(t)
+	put(t, d, "sess_a", "1", time.Minute)
+	if r, err := Import(context.Background(), b, d, o); err != nil || r.Counts[Imported] != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	o.Depth = 1
+	if r, err := Import(context.Background(), b, d, o); err != nil || r.Counts[Refused] != 1 || r.Counts[Removed] != 0 {
+		t.Errorf("with another depth: %+v, %v", r, err)
+	}
+	if v, err := b.Read(context.Background(), "sess_a"); err != nil || !v.Exists() {
+		t.Errorf("the session is %+v, %v", v, err)
+	}
+}
+
+// An import that was killed has noted a change that it has not stored; then PHP has destroyed the session.
+func TestGoneAfterKill(t *testing.T) {
+	b, d, o := setup(t)
+	path := put(t, d, "sess_a", "1", time.Minute)
+	if r, err := Import(context.Background(), b, d, o); err != nil || r.Counts[Imported] != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	f, err := os.OpenFile(o.Journal, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString(journalLine("sess_a", time.Now().UnixNano()))
+	f.Close()
+	os.Remove(path)
+	if r, err := Import(context.Background(), b, d, o); err != nil || r.Counts[Removed] != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if v, err := b.Read(context.Background(), "sess_a"); err != nil || v.Exists() {
+		t.Errorf("the session is %+v, %v", v, err)
 	}
 }
