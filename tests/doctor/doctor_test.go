@@ -285,7 +285,7 @@ var hostMistakes = []mistake{
 	{"a host with another clock", func(t *testing.T, h *host) {
 		now := time.Now().Unix()
 		record := fmt.Sprintf(`{"format":1,"hosts":[{"id":"x","host":"web5","mountpoint":"/m","version":"1","prefix":"third:","list":"l","addresses":"a","servers":1,"replicas":1,
-			"quorum":"any","lifetime":1,"max_size":1,"lease":1,"keep":0,"depth":0,"owner":"keep","started":1,"seen":%d,"ahead":600000}]}`, now)
+			"quorum":"any","lifetime":1,"max_size":1,"lease":1,"keep":0,"depth":0,"owner":"keep","started":1,"seen":%d,"ahead":570000}]}`, now)
 		h.servers[0].Command("set %%sessfs.hosts 0 60 %d\r\n%s", len(record), record)
 		t.Cleanup(func() { h.servers[0].Command("delete %%sessfs.hosts") })
 	}, "hosts-clock", doctor.Warning, nil, "NTP", "web5 (/m) had a clock that was 9 minutes ahead", 0},
