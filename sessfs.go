@@ -91,8 +91,13 @@ type Holder struct {
 	Answered bool
 }
 
-// NewToken returns the token of a lease: random, so that no two have the same.
-func NewToken() string { return strconv.FormatUint(rand.Uint64(), 16) }
+// WithToken returns the holder with a token for its lease where it has none: random, so that no two have the same.
+func (h Holder) WithToken() Holder {
+	if h.Token == "" {
+		h.Token = strconv.FormatUint(rand.Uint64(), 16)
+	}
+	return h
+}
 
 // Lease is this host's hold on a session's lock among all hosts. It is made by Backend.TryLock.
 type Lease struct {

@@ -38,10 +38,7 @@ func (c *Cluster) TryLock(ctx context.Context, id sessfs.ID, holder sessfs.Holde
 		return nil, nil, err
 	}
 	o := c.settings.Load()
-	token := holder.Token
-	if token == "" {
-		token = sessfs.NewToken()
-	}
+	token := holder.WithToken().Token
 	t := &taking{operation: c.operation(id), exptime: leaseSeconds(o.Lease), begun: time.Now()}
 	t.hold = &hold{place: t.place, token: token, value: encodeLock(token, holder)}
 	sent := sessfs.Boottime()

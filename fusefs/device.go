@@ -277,13 +277,12 @@ func (d *device) handleApart(w work) {
 	case !d.apart(in, w.op):
 		d.handle(in, w.op)
 	}
-	if w.op != opSetlkw {
+	if w.op == opSetlkw {
+		d.fs.queued(unique(in))
+	} else {
 		d.direct.remove(unique(in))
 	}
 	d.counters.took(w.op, w.begun)
-	if w.op == opSetlkw {
-		d.fs.queued(unique(in))
-	}
 	w.q.Free()
 }
 

@@ -199,7 +199,6 @@ func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 	fs.mu.Unlock()
 	closeClaims(ended)
 	if !existed && !ghost && !fs.request(in.Unique).Again() { // a former daemon may have done it, and died before it answered
-
 		return fuse.ENOENT
 	}
 	return fuse.OK

@@ -142,7 +142,7 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 	if local {
 		return fuse.OK
 	}
-	if st := fs.commitOnce(f, claim, v.base, attr, data, q); st != fuse.OK {
+	if st := fs.commit(f, claim, v.base, attr, data, q); st != fuse.OK {
 		if img != nil {
 			f.mu.Lock()
 			img.failed = true
@@ -157,16 +157,6 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 		f.mu.Unlock()
 	}
 	return fuse.OK
-}
-
-// commitOnce is commit for a request that a former daemon may have begun with: what that has stored is found by its time.
-func (fs *FS) commitOnce(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte, q *handover.Request) fuse.Status {
-	err := fs.tryCommit(f, claim, base, attr, data)
-	if err == nil || q.Again() && conflict(err) && fs.isStored(f, data, attr.Mtime) {
-		return fuse.OK
-	}
-	fs.failed("store", f.id, err)
-	return toErrno(err)
 }
 
 // doneBefore tells whether a former daemon has stored what q asks for, and died before it answered. The caller holds
@@ -186,13 +176,15 @@ func (fs *FS) doneBefore(f *file, pid uint32, q *handover.Request) bool {
 	return true
 }
 
-// commit stores and notes what stands there now. The caller holds f.storing.
-func (fs *FS) commit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) fuse.Status {
-	if err := fs.tryCommit(f, claim, base, attr, data); err != nil {
-		fs.failed("store", f.id, err)
-		return toErrno(err)
+// commit stores and notes what stands there now. q is the request that asks for it (nil: none that could be handled again): a
+// former daemon may have begun with it, and what that has stored is found by its time. The caller holds f.storing.
+func (fs *FS) commit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte, q *handover.Request) fuse.Status {
+	err := fs.tryCommit(f, claim, base, attr, data)
+	if err == nil || q.Again() && conflict(err) && fs.isStored(f, data, attr.Mtime) {
+		return fuse.OK
 	}
-	return fuse.OK
+	fs.failed("store", f.id, err)
+	return toErrno(err)
 }
 
 func (fs *FS) tryCommit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) error {

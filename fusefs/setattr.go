@@ -165,7 +165,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 		f.mu.Unlock()
 		return fuse.OK
 	}
-	return fs.commit(f, claim, v.base, attr, data)
+	return fs.commit(f, claim, v.base, attr, data, nil)
 }
 
 // holder returns the handle that has the session's lock or lease here. The caller holds FS.mu.

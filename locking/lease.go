@@ -25,9 +25,7 @@ func (m *Manager) checkDeadline(e *entry) {
 // tryLock is Backend.TryLock with a record of the lease: made before, so that a successor knows of it whenever this
 // process dies, and ended where there is no lease. Called without the mutex.
 func (m *Manager) tryLock(ctx context.Context, id sessfs.ID, h sessfs.Holder) (*sessfs.Lease, *handover.Lease, *sessfs.Session, error) {
-	if h.Token == "" {
-		h.Token = sessfs.NewToken()
-	}
+	h = h.WithToken()
 	record := m.opts.Leases.Begin(id, h)
 	l, v, err := m.b.TryLock(ctx, id, h)
 	if l == nil {

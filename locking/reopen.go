@@ -99,22 +99,28 @@ func (m *Manager) takeOver(ctx context.Context, id sessfs.ID) (*sessfs.Lease, *h
 		m.left.back(left)
 		return nil, nil, nil, fmt.Errorf("session %s: %w: it ended before", id.Hash(), sessfs.ErrLockLost)
 	}
-	h, err := m.b.Locked(ctx, id)
-	if err == nil && (h == nil || h.Token != left.Holder.Token) {
+	own, ours, err := m.stillOurs(ctx, left)
+	if err == nil && !ours {
 		err = fmt.Errorf("session %s: %w: somebody has taken it away", id.Hash(), sessfs.ErrLockLost)
 	}
 	if err != nil {
 		m.left.back(left)
 		return nil, nil, nil, err
 	}
-	own := m.holder(left.Holder.PID)
-	own.Token, own.Since, own.Keep = left.Holder.Token, left.Holder.Since, left.Holder.Keep
 	l, record, v, err := m.tryLock(ctx, id, own)
 	m.opts.Leases.Forget(left.Record)
 	if err == nil && l == nil {
 		err = fmt.Errorf("session %s: %w", id.Hash(), sessfs.ErrLockLost)
 	}
 	return l, record, v, err
+}
+
+// stillOurs asks whether the servers still have a left lease, and returns its holder, as which its lock is got again.
+func (m *Manager) stillOurs(ctx context.Context, left handover.LeftLease) (own sessfs.Holder, ours bool, err error) {
+	h, err := m.b.Locked(ctx, left.ID)
+	own = left.Holder
+	own.Host, own.Boot = m.opts.Host, m.opts.Boot
+	return own, err == nil && h != nil && h.Token == own.Token, err
 }
 
 // back has Reopened see to a lease.
@@ -161,10 +167,8 @@ func (m *Manager) Reopened() {
 
 // free gives a left lease back, where the servers still have it.
 func (m *Manager) free(left handover.LeftLease) {
-	h, err := m.b.Locked(m.ctx, left.ID)
-	if err == nil && h != nil && h.Token == left.Holder.Token {
-		own := m.holder(left.Holder.PID)
-		own.Token, own.Since, own.Keep = h.Token, h.Since, h.Keep
+	own, ours, err := m.stillOurs(m.ctx, left)
+	if ours {
 		var l *sessfs.Lease
 		if l, _, err = m.b.TryLock(m.ctx, left.ID, own); l != nil {
 			l.Marked = true // it goes out at once

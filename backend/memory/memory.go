@@ -145,10 +145,7 @@ func (b *Backend) TryLock(_ context.Context, id sessfs.ID, holder sessfs.Holder)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.read(id)
-	token := holder.Token
-	if token == "" {
-		token = sessfs.NewToken()
-	}
+	token := holder.WithToken().Token
 	it := s.items[id]
 	if it != nil && it.lock != nil && it.lock.token != token {
 		return nil, v, nil

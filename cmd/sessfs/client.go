@@ -20,8 +20,12 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.mountpoint, "mountpoint", "m", "", "the mount to ask")
 }
 
-// dial finds the daemon's socket: of the named configuration, of the named mount point, or of the one mount there is.
-func (f *clientFlags) dial() (*admin.Client, error) {
+// dial finds the daemon's socket: of the named configuration, of the named mount point, which may be the command's only
+// argument, or of the one mount there is.
+func (f *clientFlags) dial(args ...string) (*admin.Client, error) {
+	if len(args) == 1 {
+		f.mountpoint = args[0]
+	}
 	if f.mountpoint == "" && f.file != "" {
 		c, err := loadConfig(f.file, true)
 		if err != nil {

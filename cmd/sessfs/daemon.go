@@ -98,8 +98,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 		d.inherit()
 	}
 	d.host = hostName()
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: strings.TrimSpace(string(boot)), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
+	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: bootID(), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	d.monitor = newMonitor(d, d.host)
 	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Named: d.locks.Named, Log: d.log, Metrics: d.monitor.handler, Health: d.monitor.health()}
 	if d.cluster != nil {

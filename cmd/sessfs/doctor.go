@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sessfs"
 	"sessfs/config"
 	"sessfs/fusefs"
 	"sessfs/internal/admin"
 	"sessfs/internal/doctor"
+	"sessfs/internal/status"
 )
 
 // doctorRequest is what `sessfs doctor` was asked for.
@@ -88,10 +88,8 @@ func (r *doctorRequest) run(ctx context.Context) (doctor.Report, error) {
 		return doctor.Report{}, err
 	}
 	o := doctor.Options{Config: c, Root: r.root, Backend: backendOptions(c), Version: version, Mountpoint: c.Mountpoint}
-	if _, err := os.Stat(r.file); err == nil {
-		if o.ConfigFile, err = filepath.Abs(r.file); err != nil {
-			return doctor.Report{}, err
-		}
+	if o.ConfigFile, err = givenFile(r.file); err != nil {
+		return doctor.Report{}, err
 	}
 	if real, err := realPath(c.Mountpoint); err == nil {
 		o.Mountpoint = real
@@ -106,15 +104,7 @@ func (r *doctorRequest) run(ctx context.Context) (doctor.Report, error) {
 }
 
 func askDaemon(ctx context.Context, c *config.Config, file, mountpoint string) (d doctor.Daemon) {
-	var s struct {
-		PID     int       `json:"pid"`
-		Version string    `json:"version"`
-		Started time.Time `json:"started"`
-		Files   struct {
-			LostStores uint64 `json:"lost_stores"`
-		} `json:"files"`
-		Servers []sessfs.ServerStatus `json:"servers"`
-	}
+	var s status.Report
 	if err := admin.Dial(socketOf(c, file, mountpoint)).Get(ctx, "/status", nil, &s); err != nil {
 		return doctor.Daemon{Err: err}
 	}

@@ -19,6 +19,12 @@ func hostName() string {
 	return host
 }
 
+// bootID is the kernel's name for the time since this host was started.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
 // hostID names a mount of this host among those of all hosts. The machine's own id is not to be shown (machine-id(5)),
 // but what is computed of it may be.
 func hostID(mountpoint string) string {

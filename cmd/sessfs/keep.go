@@ -37,12 +37,9 @@ func keep(ctx context.Context, r mountRequest) error {
 	if _, err := mountopt.Parse(r.options...); err != nil {
 		return coded{exitUsage, err}
 	}
-	mountpoint := conf.Mountpoint
-	if r.mountpoint != "" {
-		mountpoint = r.mountpoint
-	}
-	if mountpoint, err = realPath(mountpoint); err != nil {
-		return coded{exitMount, err}
+	mountpoint, err := r.where(conf)
+	if err != nil {
+		return err
 	}
 	sink, stderr := io.Writer(os.Stderr), os.Stderr
 	if r.background {

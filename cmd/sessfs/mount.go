@@ -91,6 +91,19 @@ func mountHelper(_ context.Context, args []string) error {
 	return r.detach()
 }
 
+// where is the mount point that is meant, as in /proc/mounts.
+func (r mountRequest) where(c *config.Config) (string, error) {
+	dir := c.Mountpoint
+	if r.mountpoint != "" {
+		dir = r.mountpoint
+	}
+	dir, err := realPath(dir)
+	if err != nil {
+		return "", coded{exitMount, err}
+	}
+	return dir, nil
+}
+
 // detach starts the daemon in the background and waits until the mount answers. The daemon says so over a pipe; ends
 // it before, its exit code is ours.
 func (r mountRequest) detach() error {

@@ -137,9 +137,8 @@ func journalOf(c *config.Config, socket string, d *move.Dir) (string, error) {
 
 func importOptions(c *config.Config, socket string, d *move.Dir, names move.Names) (move.ImportOptions, error) {
 	journal, err := journalOf(c, socket, d)
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return move.ImportOptions{Names: names, Lifetime: c.Session.Lifetime, MaxSize: c.Session.MaxSize, Lease: c.Lock.Lease, Journal: journal,
-		Holder: sessfs.Holder{Host: hostName(), Boot: strings.TrimSpace(string(boot)), PID: uint32(os.Getpid())}}, err
+		Holder: sessfs.Holder{Host: hostName(), Boot: bootID(), PID: uint32(os.Getpid())}}, err
 }
 
 // finish shows the summary, and tells how it went.

@@ -65,11 +65,8 @@ func serve(ctx context.Context, r mountRequest) error {
 		if d.conf, err = loadConfig(r.file, r.asked); err != nil {
 			return err
 		}
-		if d.mountpoint = d.conf.Mountpoint; r.mountpoint != "" {
-			d.mountpoint = r.mountpoint
-		}
-		if d.mountpoint, err = realPath(d.mountpoint); err != nil {
-			return coded{exitMount, err}
+		if d.mountpoint, err = r.where(d.conf); err != nil {
+			return err
 		}
 	}
 	var sink, background io.Writer = os.Stderr, nil

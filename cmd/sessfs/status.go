@@ -41,10 +41,7 @@ func statusCommand() *cobra.Command {
 		Short: "Show what is wrong, servers, sessions and locks; exit 4 when a cache server is down",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				f.mountpoint = args[0]
-			}
-			c, err := f.dial()
+			c, err := f.dial(args...)
 			if err != nil {
 				return err
 			}

@@ -38,9 +38,6 @@ Where standard output is no terminal one snapshot is written, as with --once.
 The environment variable NO_COLOR leaves colours out.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				f.mountpoint = args[0]
-			}
 			switch batch := cmd.Flags().Changed("batch"); {
 			case r.once && batch:
 				return failf(exitUsage, "--once and --batch: only one of them")
@@ -51,7 +48,7 @@ The environment variable NO_COLOR leaves colours out.`,
 			case r.once:
 				r.batch = 1
 			}
-			c, err := f.dial()
+			c, err := f.dial(args...)
 			if err != nil {
 				return err
 			}

@@ -87,10 +87,7 @@ The new daemon connects to the cache servers before the old one goes; when it ca
 this command says why. What needs a remount (see "sessfs config check") is not changed by it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				f.mountpoint = args[0]
-			}
-			c, err := f.dial()
+			c, err := f.dial(args...)
 			if err != nil {
 				return err
 			}

@@ -82,11 +82,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := k.await(ctx, d, saidPrepared, prepareTime); err != nil {
-		return k.failed(d, err)
-	}
-	d.say(wordGo)
-	if err := k.await(ctx, d, saidServing, prepareTime); err != nil {
+	if err := k.begin(ctx, d); err != nil {
 		return k.failed(d, err)
 	}
 	d.stderr.quiet()
@@ -97,6 +93,20 @@ func Run(ctx context.Context, o Options) error {
 	}
 	k.now = d
 	return k.keep(ctx)
+}
+
+// begin has a daemon take the mount, and waits until it serves.
+func (k *Keeper) begin(ctx context.Context, d *daemon) error {
+	if err := k.await(ctx, d, saidPrepared, prepareTime); err != nil {
+		return err
+	}
+	return k.take(ctx, d)
+}
+
+// take is the second half of begin, for a daemon that is prepared.
+func (k *Keeper) take(ctx context.Context, d *daemon) error {
+	d.say(wordGo)
+	return k.await(ctx, d, saidServing, serveTime)
 }
 
 // failed ends a daemon that did not begin to serve.
@@ -194,10 +204,7 @@ func (k *Keeper) restart(ctx context.Context) error {
 		d, err := k.start()
 		if err == nil {
 			k.now = d
-			if err = k.await(ctx, d, saidPrepared, prepareTime); err == nil {
-				d.say(wordGo)
-				err = k.await(ctx, d, saidServing, serveTime)
-			}
+			err = k.begin(ctx, d)
 		}
 		switch {
 		case err == nil:
@@ -257,8 +264,7 @@ func (k *Keeper) upgrade(ctx context.Context) error {
 		k.now = old
 		return errors.New("the directory was unmounted")
 	}
-	d.say(wordGo)
-	if err := k.await(ctx, d, saidServing, serveTime); err != nil {
+	if err := k.take(ctx, d); err != nil {
 		d.signal(syscall.SIGKILL) // and keep starts another
 		return fmt.Errorf("the new daemon did not begin to serve: %w; it wrote: %s", err, d.trace())
 	}

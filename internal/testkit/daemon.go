@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"sessfs/internal/testkit/proc"
 )
 
 // Daemon is the daemon of a Host, with its keeper. As a Process it is the keeper: that is what is started, told to end,
@@ -20,20 +20,7 @@ type Daemon struct {
 }
 
 // PID is the process id of the daemon that serves the mount now; 0: none does.
-func (d *Daemon) PID() int { return ChildOf(d.Process.PID()) }
-
-// ChildOf returns a child of a process; 0: it has none.
-func ChildOf(pid int) int {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, l := range lists {
-		b, _ := os.ReadFile(l)
-		if f := strings.Fields(string(b)); len(f) > 0 {
-			n, _ := strconv.Atoi(f[0])
-			return n
-		}
-	}
-	return 0
-}
+func (d *Daemon) PID() int { return proc.Child(d.Process.PID()) }
 
 // Kill ends keeper and daemon with SIGKILL, as when the host dies; the mount is dead then.
 func (d *Daemon) Kill() {
@@ -43,7 +30,7 @@ func (d *Daemon) Kill() {
 	if child == 0 {
 		return
 	}
-	for end := time.Now().Add(10 * time.Second); ChildOf(d.Process.PID()) == child && time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); proc.Child(d.Process.PID()) == child && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // a keeper that lives would start another
 	}
 	// It is an orphan now: this process may not wait for it.

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -81,19 +80,6 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
-
-// child is the process that this one has started, of which it is the parent for as long as both live.
-func (p *process) child() int {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.pid()))
-	for _, l := range lists {
-		b, _ := os.ReadFile(l)
-		if f := strings.Fields(string(b)); len(f) > 0 {
-			n, _ := strconv.Atoi(f[0])
-			return n
-		}
-	}
-	return 0
-}
 
 // kill ends it at once and waits for it.
 func (p *process) kill() {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sessfs/internal/testkit/proc"
 )
 
 // lab is where a run keeps its files: everything that is mounted or written lies under dir.
@@ -128,7 +130,7 @@ type host struct {
 }
 
 // pid is the daemon's: the process that was started is its keeper.
-func (h *host) pid() int { return h.child() }
+func (h *host) pid() int { return proc.Child(h.process.pid()) }
 
 // startHost mounts sessfs; more is further YAML at the top level.
 func startHost(ctx context.Context, s *scope, l *lab, binary, more string, copies int, servers ...*server) (*host, error) {
