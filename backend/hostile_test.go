@@ -189,6 +189,7 @@ func TestHostileServer(t *testing.T) {
 
 // lose returns a hook that closes a connection instead of passing the answer on to the next request that has the word.
 func lose(p *proxy, word string) {
+	calm() // the answer that is lost is to be the test's
 	seen := false
 	var done bool
 	p.hook(func(b []byte) ([]byte, bool) {

@@ -47,6 +47,9 @@ func mustRead(t testing.TB, c *Cluster, id sessfs.ID) *sessfs.Session {
 	return s
 }
 
+// calm waits until what a connection brings with it is over: a server that was connected is asked for its lists of servers.
+func calm() { time.Sleep(300 * time.Millisecond) }
+
 func TestRoundTrips(t *testing.T) {
 	for name, want := range map[string]map[string]uint64{
 		"meta":    {"TryLock": 1, "Commit": 1, "second Commit": 1, "Commit with a look": 1, "Mark": 0, "Marked": 0, "Read": 1, "Locked": 1, "Renew": 1, "Unlock": 0, "Commit without lock": 1},
@@ -57,8 +60,8 @@ func TestRoundTrips(t *testing.T) {
 			o.ForceClassic = name == "classic"
 			o.Lifetime, o.Lease = time.Minute, 10*time.Second
 			c := open(t, o)
-			mustRead(t, c, sid)                // connects
-			time.Sleep(300 * time.Millisecond) // a server that was connected is asked for its lists of servers
+			mustRead(t, c, sid) // connects
+			calm()
 			count := func(what string, f func()) {
 				t.Helper()
 				before := c.Waits()

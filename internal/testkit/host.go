@@ -73,7 +73,7 @@ func (h *Host) Configure(c Conf) {
 			b.WriteString("  timeout: 4s\n") // a busy machine must not look like a dead server
 		}
 	}
-	WriteFile(h.t, h.Config, "%s", b.String())
+	ReplaceFile(h.t, h.Config, "%s", b.String())
 }
 
 var started atomic.Int32

@@ -232,6 +232,14 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
+// ReplaceFile is WriteFile for a file that somebody watches: it is never seen half written.
+func ReplaceFile(t testing.TB, path, format string, args ...any) {
+	t.Helper()
+	if err := os.Rename(WriteFile(t, path+".new", format, args...), path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // WriteFile writes a file that every user may read.
 func WriteFile(t testing.TB, path, format string, args ...any) string {
 	t.Helper()

@@ -48,7 +48,7 @@ func newSite(t *testing.T) *site {
 // configure writes a configuration with that admin.metrics, and more at the top level.
 func (s *site) configure(t *testing.T, metrics, more string) {
 	t.Helper()
-	testkit.WriteFile(t, s.Config, `mountpoint: %s
+	testkit.ReplaceFile(t, s.Config, `mountpoint: %s
 admin: {socket: %s, metrics: %q}
 cache:
   timeout: 2s
