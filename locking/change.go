@@ -56,6 +56,7 @@ func (m *Manager) commit(ctx context.Context, e *entry, lease *sessfs.Lease, bas
 	e.shard.mu.Lock()
 	own := *lease
 	own.Look = own.Keep > 0 || e.waited || e.queue.waiting() || m.commits.Add(1)%someCommits == 0
+	doubts := e.doubts
 	e.shard.mu.Unlock()
 	asked := sessfs.Boottime()
 	v, err := m.count(m.b.Commit(ctx, e.id, base, attr, data, &own))
@@ -66,7 +67,7 @@ func (m *Manager) commit(ctx context.Context, e *entry, lease *sessfs.Lease, bas
 	}
 	switch {
 	case err == nil:
-		e.current, e.sure = v, forever
+		e.know(v, doubts)
 		if own.Look {
 			e.unmarked = !own.Marked
 			e.lookAt = asked + int64(lookMin)

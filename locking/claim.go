@@ -193,7 +193,7 @@ func (c *claim) granted(ctx context.Context, g grant) (*sessfs.Session, error) {
 func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 	m, e := c.m, c.e
 	e.shard.mu.Lock()
-	lease := e.lease
+	lease, doubts := e.lease, e.doubts
 	e.shard.mu.Unlock()
 	s, err := m.b.Read(context.WithoutCancel(ctx), e.id)
 	e.shard.mu.Lock()
@@ -210,7 +210,8 @@ func (c *claim) read(ctx context.Context) (*sessfs.Session, error) {
 		return nil, c.err
 	}
 	if e.lease == lease {
-		e.current, e.sure, c.seen = s, forever, s
+		e.know(s, doubts)
+		c.seen = s
 	}
 	return s, nil
 }

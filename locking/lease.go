@@ -36,13 +36,14 @@ func (m *Manager) tryLock(ctx context.Context, id sessfs.ID, h sessfs.Holder) (*
 	return l, record, v, err
 }
 
-// adopt notes a lease that was won, and what was read under it by a question sent at asked.
-func (m *Manager) adopt(e *entry, l *sessfs.Lease, record *handover.Lease, v *sessfs.Session, asked int64) {
+// adopt notes a lease that was won, and what was read under it by a question sent at asked, when e had so many doubts.
+func (m *Manager) adopt(e *entry, l *sessfs.Lease, record *handover.Lease, v *sessfs.Session, asked int64, doubts uint64) {
 	e.lease, e.record = l, record
 	e.leasedAt = sessfs.Boottime()
 	e.renewAt = e.leasedAt + int64(m.settings.Load().Lease)/3
 	e.handOvers, e.turn = 0, 1
-	e.current, e.asked, e.sure = v, asked, forever
+	e.asked = asked
+	e.know(v, doubts)
 	e.used, e.lookAt = e.leasedAt, e.leasedAt+int64(lookMin)
 	m.counters.leases.Add(1)
 	if l.Keep > 0 {
@@ -106,9 +107,18 @@ func (m *Manager) released(e *entry) {
 	e.lookAt = min(e.lookAt, e.used+int64(lookMin))
 }
 
-// distrust makes the next holder read.
+// know notes what stands there under the lease, by the answer to a question that was sent when e had so many doubts.
+func (e *entry) know(v *sessfs.Session, doubts uint64) {
+	e.current, e.sure = v, 0
+	if e.doubts == doubts {
+		e.sure = forever
+	}
+}
+
+// distrust makes the next holder read, whatever answers are on their way.
 func (m *Manager) distrust(e *entry) {
 	e.sure = 0
+	e.doubts++
 	if e.kept {
 		m.giveBack(e)
 	}

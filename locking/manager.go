@@ -111,6 +111,7 @@ type entry struct {
 	// without a read.
 	current  *sessfs.Session
 	sure     int64
+	doubts   uint64 // how often it was distrusted: an answer to a question sent before that is old news
 	asked    int64 // when the question was sent whose answer last showed current, and no mark
 	stored   int64 // when the present holder sent what it has stored; 0: nothing
 	unmarked bool  // and nobody elsewhere waited then
@@ -237,6 +238,7 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 		m.counters.claims.Add(1)
 		return c, e.current, nil
 	}
+	doubts := e.doubts
 	s.mu.Unlock()
 
 	var lease *sessfs.Lease
@@ -253,7 +255,7 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	if try {
 		e.acquiring = false
 		if lease != nil {
-			m.adopt(e, lease, record, v, now)
+			m.adopt(e, lease, record, v, now, doubts)
 			e.unasked = sessfs.Boottime() + int64(m.opts.Unasked)
 			c.seen = v
 		} else {

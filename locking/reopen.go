@@ -79,7 +79,7 @@ func (m *Manager) Reopen(ctx context.Context, id sessfs.ID, list []sessfs.Reopen
 			c.poison(lost)
 		default:
 			if e.lease == nil {
-				m.adopt(e, lease, record, v, asked)
+				m.adopt(e, lease, record, v, asked, e.doubts)
 			}
 			e.queue.grant(c, kind)
 			c.seen, c.since = v, asked

@@ -151,6 +151,7 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 			break
 		}
 	}
+	doubts := e.doubts
 	e.shard.mu.Unlock()
 	asked := sessfs.Boottime()
 	lease, record, v, err := m.tryLock(m.ctx, e.id, m.holder(pid))
@@ -161,7 +162,7 @@ func (m *Manager) attempt(e *entry) (held, wanted bool) {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	if lease != nil {
-		m.adopt(e, lease, record, v, asked)
+		m.adopt(e, lease, record, v, asked, doubts)
 		e.waited, e.turn = true, e.queue.count()
 		if granted := e.queue.next(); len(granted) > 0 {
 			m.answer(e, granted)
