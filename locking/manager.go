@@ -112,11 +112,11 @@ type entry struct {
 	current  *sessfs.Session
 	sure     int64
 	doubts   uint64 // how often it was distrusted: an answer to a question sent before that is old news
-	asked    int64 // when the question was sent whose answer last showed current, and no mark
-	stored   int64 // when the present holder sent what it has stored; 0: nothing
-	unmarked bool  // and nobody elsewhere waited then
-	marked   bool  // somebody elsewhere wants this lease
-	waited   bool  // this lease was waited for
+	asked    int64  // when the question was sent whose answer last showed current, and no mark
+	stored   int64  // when the present holder sent what it has stored; 0: nothing
+	unmarked bool   // and nobody elsewhere waited then
+	marked   bool   // somebody elsewhere wants this lease
+	waited   bool   // this lease was waited for
 
 	kept   bool  // nobody here uses the lease, which is kept: see kept.go
 	size   int64 // of the session that is kept
