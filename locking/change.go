@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sessfs"
 )
@@ -93,16 +94,47 @@ func (m *Manager) commit(ctx context.Context, e *entry, lease *sessfs.Lease, bas
 // lock again and again, and always finds it free, learns of others that wait for it.
 const someCommits = 8
 
-// Destroy implements sessfs.Store. Where another host may go on serving the session from memory, it waits until that
-// host has seen its mark, for as long at most as that host may serve it.
+// Destroy implements sessfs.Store. Where another host may go on showing the session from memory, it waits until that is
+// over.
 func (m *Manager) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
 	m.destroyed(id)
 	existed, h, err := m.b.Destroy(ctx, id)
-	own := m.destroyed(id)
-	if err == nil && h != nil && h.Keep > 0 && h.Token != own {
-		m.askBack(ctx, id, h.Token, min(h.Keep, m.settings.Load().Lease))
+	if own := m.destroyed(id); err == nil && h != nil && h.Token != own {
+		m.outwait(ctx, id, h)
 	}
 	return existed, err
+}
+
+// outwait waits until a host that has the lease of a session with a tombstone does not show what was there before. Where
+// it may keep the lease it learns of it by a mark, or its time is over; what it shows in any case is fresh.
+func (m *Manager) outwait(ctx context.Context, id sessfs.ID, h *sessfs.Holder) {
+	until := sessfs.Boottime() + int64(fresh)
+	if h.Keep > fresh && !h.Answered && m.askBack(ctx, id, h.Token, min(h.Keep, m.settings.Load().Lease)) {
+		return
+	}
+	timer := time.NewTimer(time.Duration(until - sessfs.Boottime()))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-m.ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// heed makes sure that a tombstone which was read without a lease is what all hosts see: nobody is told that a session is
+// gone while another host still shows it.
+func (m *Manager) heed(ctx context.Context, id sessfs.ID, v *sessfs.Session) error {
+	if v.State != sessfs.Destroyed {
+		return nil
+	}
+	h, err := m.b.Locked(ctx, id)
+	if err != nil || h == nil {
+		return err
+	}
+	if own := m.destroyed(id); h.Token != own {
+		m.outwait(ctx, id, h)
+	}
+	return nil
 }
 
 // destroyed notes that a session is not what it was, and returns the token of this host's lease.

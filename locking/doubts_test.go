@@ -2,6 +2,7 @@ package locking
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ type held struct {
 	sessfs.Backend
 	arrived chan struct{} // not nil: the next answer comes when passed is closed
 	passed  chan struct{}
+	before  chan struct{} // not nil: destroys begin when it is closed
+	begun   atomic.Bool   // one has come
 }
 
 // next holds the next answer back. It returns what waits until there is one, and what lets it through.
@@ -42,6 +45,16 @@ func (h *held) TryLock(ctx context.Context, id sessfs.ID, by sessfs.Holder) (*se
 	l, v, err := h.Backend.TryLock(ctx, id, by)
 	h.answer()
 	return l, v, err
+}
+
+func (h *held) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
+	h.begun.Store(true)
+	if h.before != nil {
+		<-h.before
+	}
+	existed, by, err := h.Backend.Destroy(ctx, id)
+	h.answer()
+	return existed, by, err
 }
 
 func (h *held) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session, attr sessfs.Attr, data []byte, l *sessfs.Lease) (*sessfs.Session, error) {
@@ -80,7 +93,9 @@ func TestAnswersFromBeforeADestroy(t *testing.T) {
 func destroyDuringRead(t *testing.T, h *held, m *Manager, destroy func()) {
 	c, _ := mustOpen(t, m, true)
 	defer c.Close()
-	m.destroyed(id) // what is known of the session is in doubt: the next holder reads
+	m.shard(id).mu.Lock() // what is known of the session is in doubt: the next holder reads
+	m.distrust(m.shard(id).entries[id])
+	m.shard(id).mu.Unlock()
 	wait, pass := h.next()
 	done := make(chan struct{})
 	go func() {
@@ -150,4 +165,96 @@ func destroyDuringTryLock(t *testing.T, h *held, m *Manager, destroy func()) {
 	if found, err := next.Lock(ctx, sessfs.Exclusive, true); err != nil || found == nil || found.State != sessfs.Destroyed {
 		t.Errorf("the next one found %+v: %v", found, err)
 	}
+}
+
+// P8: nobody is told that a session is gone while a host that keeps it still shows it, although whoever destroys it waits
+// for that host only after the tombstone is stored.
+func TestNobodySeesATombstoneEarly(t *testing.T) {
+	for name, look := range map[string]func(m *Manager) (*sessfs.Session, error){
+		"read": func(m *Manager) (*sessfs.Session, error) { return m.Read(ctx, id) },
+		"open to read": func(m *Manager) (*sessfs.Session, error) {
+			c, v, err := m.Open(ctx, id, false, 1)
+			if err == nil {
+				c.Close()
+			}
+			return v, err
+		},
+		"open to write": func(m *Manager) (*sessfs.Session, error) {
+			c, v, err := m.Open(ctx, id, true, 1)
+			if err == nil {
+				c.Close()
+			}
+			return v, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, s := lasting(t)
+			h := &held{Backend: b}
+			keeper, destroyer, third := manager(t, b, "a", s), manager(t, h, "b", s), manager(t, b, "c", s)
+			request(t, keeper, id, "secret")
+			wait, pass := h.next()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if existed, err := destroyer.Destroy(ctx, id); !existed || err != nil {
+					t.Error(existed, err)
+				}
+			}()
+			wait()
+			if v, err := look(third); err != nil || v.State != sessfs.Destroyed {
+				t.Errorf("%+v, %v", v, err)
+			}
+			if found := request(t, keeper, id, ""); found.State != sessfs.Destroyed {
+				t.Errorf("the keeper found %+v after another host was told that it is gone", found)
+			}
+			pass()
+			<-done
+		})
+	}
+}
+
+// What a host read or stored a moment ago it shows to openers without a question: not after the session was destroyed.
+func TestDestroyOutwaitsWhatIsFresh(t *testing.T) {
+	b, s := lasting(t)
+	s.Keep = 0
+	one, two := manager(t, b, "a", s), manager(t, b, "b", s)
+	request(t, one, id, "secret")
+	first, _ := mustOpen(t, one, true)
+	defer first.Close()
+	if existed, err := two.Destroy(ctx, id); !existed || err != nil {
+		t.Fatal(existed, err)
+	}
+	if found := request(t, one, id, ""); found.State != sessfs.Destroyed {
+		t.Errorf("found %+v", found)
+	}
+}
+
+// What a holder reads while its own host destroys the session is not trusted, whenever the tombstone is stored.
+func TestReadsDuringOnesOwnDestroy(t *testing.T) {
+	b, s := lasting(t)
+	h := &held{Backend: b, before: make(chan struct{})}
+	one, other := manager(t, h, "a", s), manager(t, b, "b", s)
+	request(t, one, id, "secret")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if existed, err := one.Destroy(ctx, id); !existed || err != nil {
+			t.Error(existed, err)
+		}
+	}()
+	poll(t, 5*time.Second, func() bool { return h.begun.Load() })
+	if found := request(t, one, id, ""); string(found.Data) != "secret" {
+		t.Fatalf("before the tombstone it found %+v", found)
+	}
+	wait, pass := h.next()
+	close(h.before)
+	wait()
+	if v, err := other.Read(ctx, id); err != nil || v.State != sessfs.Destroyed {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if found := request(t, one, id, ""); found.State != sessfs.Destroyed {
+		t.Errorf("found %+v after another host was told that it is gone", found)
+	}
+	pass()
+	<-done
 }

@@ -250,6 +250,9 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 	} else {
 		v, err = m.b.Read(ctx, id)
 	}
+	if err == nil && lease == nil {
+		err = m.heed(ctx, id, v)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if try {
@@ -262,6 +265,8 @@ func (m *Manager) Open(ctx context.Context, id sessfs.ID, intent bool, pid uint3
 			e.lost = sessfs.Boottime()
 		}
 		m.settle(e)
+	} else if err == nil {
+		m.compare(e, v)
 	}
 	if err != nil {
 		e.done()
@@ -277,13 +282,23 @@ func (m *Manager) Read(ctx context.Context, id sessfs.ID) (*sessfs.Session, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := m.heed(ctx, id, v); err != nil {
+		return nil, err
+	}
 	s := m.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.entries[id]; e != nil && e.current != nil && e.current.Version != v.Version {
-		m.distrust(e)
+	if e := s.entries[id]; e != nil {
+		m.compare(e, v)
 	}
 	return v, nil
+}
+
+// compare distrusts what is known under the lease where something else was read without it.
+func (m *Manager) compare(e *entry, v *sessfs.Session) {
+	if e.current != nil && e.current.Version != v.Version {
+		m.distrust(e)
+	}
 }
 
 // List implements sessfs.Store.
