@@ -2,6 +2,7 @@
 # sudo make test   everything
 # sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
 # sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
+# make fuzz        every fuzz target for ten minutes, one after the other: FUZZTIME=30s, FUZZJOBS=1 (processes)
 # sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
 # make package     a .deb and a .rpm in bin/ (GOARCH=arm64: for another kind of processor)
 GO          ?= go
@@ -29,10 +30,12 @@ BENCH_PACKAGES := php-memcached php-memcache php-redis redis-server strace
 OUT            ?= bench-results
 SEED           ?= 0
 MINUTES        ?= 60
+FUZZTIME       ?= 10m
+FUZZJOBS       ?= $(shell nproc)
 
 
 
-.PHONY: build docs demo test scale faults bench check deps bench-deps go install install-files package clean
+.PHONY: build docs demo test scale faults fuzz bench check deps bench-deps go install install-files package clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
@@ -95,6 +98,15 @@ scale: deps
 # One fault after the other, drawn from a seed that is printed.
 faults: deps
 	$(GO) test -count=1 -v -timeout 0 -run '^TestLab$$' ./tests/faults/lab -seed=$(SEED) -minutes=$(MINUTES)
+
+# What reads what others have written. make test runs the seeds alone. A finding ends it, and stands in testdata/fuzz.
+fuzz: go
+	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$package/*_test.go); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel $(FUZZJOBS) $$package; \
+		done; \
+	done
 
 install: build docs install-files
 

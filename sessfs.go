@@ -14,12 +14,18 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // ID names a session: the whole file name, "sess_4fb1…" for PHP's own. Any bytes but '/' and NUL, 1 to 255 of them;
 // it is chosen by whoever sends the cookie and must be treated as hostile.
 type ID string
+
+// Valid tells whether a file can have that name.
+func (id ID) Valid() bool {
+	return id != "" && len(id) <= 255 && id != "." && id != ".." && !strings.ContainsAny(string(id), "/\x00")
+}
 
 // Hash is what may stand in a log or an error instead of the id itself: 12 hexadecimal digits of its SHA-256.
 func (id ID) Hash() string {

@@ -94,21 +94,3 @@ func TestAnswersRefused(t *testing.T) {
 		}
 	}
 }
-
-func FuzzAnswers(f *testing.F) {
-	for _, s := range []string{"HD O1\r\n", "VA 2 c1 O1\r\nab\r\nMN\r\n", "VA 0 c1\r\n\r\n", "EN\r\nSTORED\r\n", "VA 99999\r\n", "\r\n\r\n"} {
-		f.Add([]byte(s), 3)
-	}
-	f.Fuzz(func(t *testing.T, b []byte, n int) {
-		once, err := drain(&answers{limit: 1 << 16}, b, func() int { return len(b) })
-		cut, err2 := drain(&answers{limit: 1 << 16}, b, func() int { return max(1, min(n, 100)) })
-		if (err == nil) != (err2 == nil) && err == nil {
-			t.Fatalf("cut into pieces: %v; at once: taken", err2)
-		}
-		for i := range min(len(once), len(cut)) {
-			if once[i] != cut[i] {
-				t.Fatalf("%q and %q", once[i], cut[i])
-			}
-		}
-	})
-}

@@ -19,10 +19,12 @@ type batch struct {
 	bodies   []body
 	commands []command
 	repeat   bool      // doing it twice does no harm
+	limit    int       // bytes of all values in the answers; 0: as many as the items can have
 	deadline time.Time // set by conn.do
 
 	// The connection's until it is done.
 	replies []reply
+	got     int // bytes of values in them, and of the one that is coming
 	written bool
 	parted  bool // its text was not copied, and may be sent still
 	err     error
@@ -58,7 +60,7 @@ func (b *batch) free() {
 }
 
 // reset makes b ready to be sent again.
-func (b *batch) reset() { b.replies, b.written, b.err = b.replies[:0], false, nil }
+func (b *batch) reset() { b.replies, b.got, b.written, b.err = b.replies[:0], 0, false, nil }
 
 // size is how many bytes go out.
 func (b *batch) size() int {

@@ -45,17 +45,22 @@ func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time
 	if err != nil {
 		return nil, "", err
 	}
-	n := r.chunks()
-	items, _, err := w.get(conn, chunkKeys(c.prefix, r.version.Nonce, n), deadline)
+	items, err := w.getWithin(conn, chunkKeys(c.prefix, r.version.Nonce, r.chunks()), 2*r.length, deadline)
 	if err != nil {
 		return nil, "", err
 	}
+	data, why = r.assemble(items)
+	return data, why, nil
+}
+
+// assemble puts the data of a manifest together from its chunks, or tells why it cannot.
+func (r *record) assemble(items []item) (data []byte, why string) {
 	for i, it := range items {
 		if !it.found {
-			return nil, fmt.Sprintf("a part is lost: %d of %d is not on the server any more", i+1, n), nil
+			return nil, fmt.Sprintf("a part is lost: %d of %d is not on the server any more", i+1, len(items))
 		}
 		if len(it.value) != r.chunkLen(i) {
-			return nil, fmt.Sprintf("part %d of %d has %d bytes instead of %d", i+1, n, len(it.value), r.chunkLen(i)), nil
+			return nil, fmt.Sprintf("part %d of %d has %d bytes instead of %d", i+1, len(items), len(it.value), r.chunkLen(i))
 		}
 	}
 	data = make([]byte, 0, r.length)
@@ -63,9 +68,9 @@ func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time
 		data = append(data, it.value...)
 	}
 	if dataSum(data) != r.sum {
-		return nil, "the checksum of its data is wrong", nil
+		return nil, "the checksum of its data is wrong"
 	}
-	return data, "", nil
+	return data, ""
 }
 
 // dropChunks deletes the chunks of a record that is gone from a server, at a time.

@@ -54,6 +54,11 @@ func (c *classicConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (c *classicConn) Write(b []byte) (int, error) {
+	c.guard.asked()
+	return c.Conn.Write(b)
+}
+
 func (c *classicConn) Close() error {
 	c.once.Do(func() {
 		c.w.mu.Lock()
@@ -216,7 +221,7 @@ func (e *refusedError) Error() string { return e.words }
 func serverWords(err error) string {
 	_, words, _ := strings.Cut(err.Error(), "SERVER_ERROR ")
 	words, _, _ = strings.Cut(words, `\r\n`)
-	return fmt.Sprintf("%.100s", words)
+	return shown(words, 100)
 }
 
 // explain turns a refusal into the error of a request that stored nothing.

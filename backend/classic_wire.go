@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
@@ -34,6 +35,21 @@ func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64,
 		}
 	}
 	return items, got.epoch, nil
+}
+
+// classicRoom is how many bytes of values are asked for with one command.
+const classicRoom = 32 << 20
+
+func (w *classic) getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error) {
+	items := make([]item, 0, len(keys))
+	for some := range slices.Chunk(keys, max(1, len(keys)*classicRoom/max(bytes, classicRoom))) {
+		got, _, err := w.get(conn, some, deadline)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, got...)
+	}
+	return items, nil
 }
 
 func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {

@@ -278,17 +278,21 @@ func (c *conn) Poll() bool {
 		return true
 	}
 	c.answer.take(n)
+	if err := c.taken(); err != nil {
+		c.fail(err)
+	}
+	return true
+}
+
+// taken gives what was read to those who wait for it.
+func (c *conn) taken() error {
 	for {
 		line, ok, err := c.answer.next()
 		if err == nil && ok {
 			err = c.reply(line)
 		}
-		if err != nil {
-			c.fail(err)
-			return true
-		}
-		if !ok {
-			return true
+		if err != nil || !ok {
+			return err
 		}
 	}
 }
@@ -308,6 +312,9 @@ func (c *conn) reply(line []byte) error {
 			return err
 		}
 		if size >= 0 {
+			if b.got += size; b.limit > 0 && b.got > b.limit {
+				return fmt.Errorf("%w: %d bytes of values, %d at most were asked for", errSurprise, b.got, b.limit)
+			}
 			return c.answer.expect(r, size)
 		}
 		b.replies = append(b.replies, r)

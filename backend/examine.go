@@ -165,7 +165,7 @@ func (p *plainConn) version() (version string, trip time.Duration, err error) {
 			return "", 0, fmt.Errorf("it does not speak memcached's protocol: %.40q to version", l)
 		}
 	}
-	return fmt.Sprintf("%.40s", version), trip, nil
+	return shown(version, 40), trip, nil
 }
 
 // tryCommands tries the meta commands as the daemon does, on a connection that is thrown away, and without them the

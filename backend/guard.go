@@ -7,12 +7,17 @@ import (
 )
 
 // lengthGuard follows the answers that gomemcache reads and stops at a value longer than the server's items can be:
-// gomemcache allocates whatever length it is told, up to 4 GiB.
+// gomemcache allocates whatever length it is told, up to 4 GiB. So it stops, too, at a line that begins like a value's and
+// is none to the letter, which the two might read differently.
 type lengthGuard struct {
 	limit int
 	line  []byte // an unfinished line, or what matters of it
 	skip  int    // bytes of a value still to come
+	got   int    // bytes of values since the last question
 }
+
+// asked notes that a question was sent.
+func (g *lengthGuard) asked() { g.got = 0 }
 
 const guardLine = 512 // bytes of a line that matter: a key, three numbers
 
@@ -34,16 +39,34 @@ func (g *lengthGuard) see(b []byte) error {
 		if end < 0 {
 			return nil
 		}
-		f := bytes.Fields(g.line)
+		n, isValue, err := g.length(g.line)
 		g.line = g.line[:0]
-		if len(f) < 4 || string(f[0]) != "VALUE" {
-			continue
+		if err != nil {
+			return err
 		}
-		n, err := strconv.ParseUint(string(f[3]), 10, 63)
-		if err != nil || n > uint64(g.limit) {
-			return fmt.Errorf("%w: a value of %.20s bytes, it takes %d at most", errSurprise, f[3], g.limit)
+		if isValue {
+			g.skip = n + 2
+			if g.got += n; g.got > 2*classicRoom+g.limit {
+				return fmt.Errorf("%w: %d bytes of values in an answer", errSurprise, g.got)
+			}
 		}
-		g.skip = int(n) + 2
 	}
 	return nil
+}
+
+// length is that of the value that follows "VALUE key flags length [cas]".
+func (g *lengthGuard) length(line []byte) (n int, isValue bool, err error) {
+	if !bytes.HasPrefix(line, []byte("VALUE")) {
+		return 0, false, nil
+	}
+	text, ended := bytes.CutSuffix(line, []byte("\r\n"))
+	f := bytes.Split(text, []byte(" "))
+	if !ended || len(f) < 4 || len(f) > 5 || len(f[0]) != len("VALUE") {
+		return 0, false, fmt.Errorf("%w: %.40q", errSurprise, line)
+	}
+	long, err := strconv.ParseUint(string(f[3]), 10, 63)
+	if err != nil || long > uint64(g.limit) {
+		return 0, false, fmt.Errorf("%w: a value of %.20q bytes, it takes %d at most", errSurprise, f[3], g.limit)
+	}
+	return int(long), true, nil
 }

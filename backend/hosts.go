@@ -175,12 +175,7 @@ func (h *HostRecord) check() error {
 // fit makes what a host tells of itself possible to tell: texts are cut, what cannot be printed is replaced.
 func (h *HostRecord) fit() {
 	for _, t := range []*string{&h.Host, &h.Mountpoint, &h.Version, &h.Owner} {
-		s := strings.Map(func(r rune) rune {
-			if unprintable(string(r)) {
-				return '?'
-			}
-			return r
-		}, strings.ToValidUTF8(*t, "?"))
+		s := shown(*t, len(*t))
 		for len(s) > maxHostText {
 			_, n := utf8.DecodeLastRuneInString(s)
 			s = s[:len(s)-n]

@@ -24,16 +24,20 @@ import (
 // again, with a pause, until it has shown nothing new twice. The other way to dump, by the hash table, misses nothing
 // but keeps its locks while the reader is slow, and with them the server.
 const (
-	listKeys    = 200     // keys that are fetched together
-	listBytes   = 4 << 20 // bytes of records that are fetched together, but for a single one that is larger
-	listBatches = 256     // that wait to be fetched
-	listSeen    = 1 << 20 // keys that are remembered, to tell what a further dump shows newly
+	listKeys    = 200      // keys that are fetched together
+	listBytes   = 4 << 20  // bytes of records that are fetched together, but for a single one that is larger
+	listRoom    = 32 << 20 // bytes of records that may come: they were smaller when they were listed
+	listBatches = 256      // that wait to be fetched
+	listSeen    = 1 << 20  // keys that are remembered, to tell what a further dump shows newly
 	listDumps   = 6
 	listMend    = 3 // of these, where what is stored meanwhile does not matter
 	listQuiet   = 2 // dumps in succession that show nothing new end the listing
 	listPause   = 2 * time.Millisecond
 	listWait    = 600 * time.Millisecond // the pause where none may be missed
 	listBusy    = 100 * time.Millisecond
+
+	dumpSlack = 1 << 18 // keys that a dump may show beyond twice the items that the server said it has
+	dumpMost  = 1 << 26 // keys of a dump, whatever it says
 )
 
 type listed struct {
@@ -180,7 +184,7 @@ func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
 	for i := range b {
 		keys[i] = b[i].key
 	}
-	items, _, err := w.get(0, keys, deadline)
+	items, err := w.getWithin(0, keys, listRoom+s.itemMax(), deadline)
 	if err != nil {
 		return err
 	}
@@ -258,6 +262,11 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 	defer p.nc.Close()
 	defer context.AfterFunc(ctx, func() { p.nc.Close() })()
 	s.trips.Add(1)
+	figures, err := p.stats("")
+	if err != nil {
+		return false, s.fail(err)
+	}
+	most := int(min(2*min(number(figures, "curr_items"), dumpMost)+dumpSlack, dumpMost))
 	if err := p.send("lru_crawler metadump all\r\n"); err != nil {
 		return false, s.fail(err)
 	}
@@ -288,6 +297,8 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 			return false, s.fail(fmt.Errorf("metadump: %w", err))
 		}
 		switch {
+		case n > most:
+			return false, s.fail(fmt.Errorf("%w: a metadump without end: %d keys of %s items", errSurprise, n, figures["curr_items"]))
 		case strings.HasPrefix(l, "key="):
 		case l == "END":
 			return false, flush()
@@ -329,7 +340,7 @@ func parseDump(line string) (listed, bool) {
 			}
 			e.key = key
 		case "exp":
-			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 {
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 && tellable(time.Unix(n, 0)) {
 				e.expires = time.Unix(n, 0)
 			}
 		case "size":

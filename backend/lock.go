@@ -44,7 +44,7 @@ func decodeLock(value []byte) (token string, h sessfs.Holder) {
 		return "", unknown
 	}
 	f := strings.Split(string(value), " ")
-	if len(f) < 6 || len(f) > 7 || f[0] != lockMagic || f[1] == "" {
+	if len(f) < 6 || len(f) > 7 || f[0] != lockMagic || f[1] == "" || !plain(f[1]) {
 		return "", unknown
 	}
 	keep := uint64(0)
@@ -61,11 +61,17 @@ func decodeLock(value []byte) (token string, h sessfs.Holder) {
 	host, err3 := url.QueryUnescape(host)
 	boot, err4 := url.QueryUnescape(boot)
 	h = sessfs.Holder{Host: host, Boot: boot, PID: uint32(pid), Since: time.UnixMilli(since)}
-	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || !ok1 || !ok2 {
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || !ok1 || !ok2 || !tellable(h.Since) {
 		h = unknown
 	}
 	h.Keep = time.Duration(keep) * time.Millisecond
 	return f[1], h
+}
+
+// tellable says whether a time can be written as JSON does.
+func tellable(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 0 && year < 10000
 }
 
 // holderOf is who has the lock; nil: nobody. mark is the item of those who want it.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // item is what a server has under a key.
@@ -49,7 +52,7 @@ func parseReply(c command, line []byte) (r reply, size int, err error) {
 		return reply{}, -1, fmt.Errorf("%w: %.40q to %s", errSurprise, line, c.verb)
 	}
 	if string(word) == "SERVER_ERROR" {
-		return reply{code: codeRefused, words: fmt.Sprintf("%.100s", bytes.ToValidUTF8(rest, []byte("?")))}, -1, nil
+		return reply{code: codeRefused, words: shown(string(rest), 100)}, -1, nil
 	}
 	switch c.verb {
 	case "mg":
@@ -116,8 +119,14 @@ func parseReply(c command, line []byte) (r reply, size int, err error) {
 		}
 		switch f[0] {
 		case 'c':
+			if v == 0 { // no item has that; as a condition it may mean none
+				return surprise()
+			}
 			r.item.cas = v
 		case 'f':
+			if v > math.MaxUint32 {
+				return surprise()
+			}
 			r.item.flags = uint32(v)
 		case 'O':
 			opaque = v
@@ -127,6 +136,16 @@ func parseReply(c command, line []byte) (r reply, size int, err error) {
 		return reply{}, -1, fmt.Errorf("%w: the answer to another command (%d instead of %d)", errSurprise, opaque, c.opaque)
 	}
 	return r, size, nil
+}
+
+// shown is a server's text as it may stand in a log and on a terminal, of so many bytes at most.
+func shown(text string, most int) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text[:min(len(text), most)], "?"))
 }
 
 // decimal reads a decimal number without a sign.

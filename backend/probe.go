@@ -21,6 +21,7 @@ const (
 	defaultItemMax = 1 << 20
 	maxItemMax     = 128 << 20 // a server that claims more is not believed
 	minItemMax     = 4 << 10
+	classicItemMax = 16 << 20 // without meta commands: gomemcache allocates a value before it comes
 	maxAnswerLines = 1000
 )
 
@@ -53,6 +54,8 @@ func (p *plainConn) send(format string, args ...any) error {
 func (p *plainConn) line() (string, error) {
 	b, err := p.r.ReadSlice('\n')
 	switch {
+	case err == nil && len(b) > maxLine:
+		err = fmt.Errorf("%w: a line of %d bytes", errSurprise, len(b))
 	case errors.Is(err, io.EOF):
 		err = errClosed
 	case errors.Is(err, bufio.ErrBufferFull):
@@ -85,7 +88,7 @@ func (p *plainConn) stats(what string) (map[string]string, error) {
 			return nil, fmt.Errorf("%w: %.40q to stats", errSurprise, l)
 		}
 		if len(f) == 3 {
-			m[f[1]] = f[2]
+			m[shown(f[1], maxLine)] = shown(f[2], maxLine)
 		}
 	}
 	return nil, fmt.Errorf("%w: stats without end", errSurprise)
@@ -150,7 +153,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &info{version: fmt.Sprintf("%.40s", version), itemMax: defaultItemMax}
+	in := &info{version: shown(version, 40), itemMax: defaultItemMax}
 	general, err := p.stats("")
 	if err != nil {
 		return nil, err
@@ -176,6 +179,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 		}
 	}
 	if !meta {
+		in.itemMax = min(in.itemMax, classicItemMax)
 		in.classic = newClassic(s, in.itemMax)
 		if err := in.classic.try(key+"c", time.Until(deadlineOf(ctx))); err != nil {
 			in.classic.close()

@@ -128,45 +128,6 @@ func TestAnyDamageOfARecordIsFound(t *testing.T) {
 	}
 }
 
-func FuzzDecodeRecord(f *testing.F) {
-	f.Add(sampleRecord(nil))
-	f.Add(sampleRecord([]byte("data")))
-	tomb := record{id: "x", state: sessfs.Destroyed, sum: dataSum(nil)}
-	f.Add(tomb.encode())
-	manifest := record{id: "x", state: sessfs.Live, length: 5000, chunkSize: 1000}
-	f.Add(manifest.encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := decodeRecord(b)
-		if err != nil {
-			return
-		}
-		if again := append(r.encode(), r.data...); r.attr.Mode == uint32(b[34])<<8|uint32(b[35]) && r.state == sessfs.Live && !bytes.Equal(again, b) {
-			t.Errorf("%x became %x", b, again)
-		}
-		if r.chunks() > maxChunks || len(r.data) > len(b) {
-			t.Errorf("%d chunks, %d bytes", r.chunks(), len(r.data))
-		}
-	})
-}
-
-func FuzzReply(f *testing.F) {
-	for _, s := range []string{"VA 5 c1 f2 O7", "HD O7", "EN O7", "NF O7", "EX", "STORED", "SERVER_ERROR out of memory", "CLIENT_ERROR x", "VA 99999999999 O7", "VA -1 O7", "VA"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, v := range []string{"mg", "md", "mn", "add", "cas"} {
-			if _, size, err := parseReply(command{v, 7}, []byte(s)); err != nil && size >= 0 {
-				t.Error("a value after an error")
-			}
-		}
-	})
-}
-
-func FuzzLockValue(f *testing.F) {
-	f.Add(encodeLock("t", sessfs.Holder{Host: "h"}))
-	f.Fuzz(func(t *testing.T, s string) { decodeLock([]byte(s)) })
-}
-
 func TestNewRefusesBadOptions(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"no servers":    func(o *Options) { o.Servers = nil },

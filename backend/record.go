@@ -131,6 +131,9 @@ func decodeRecord(b []byte) (*record, error) {
 	r := &record{id: sessfs.ID(b[headerSize:idEnd]), state: sessfs.Live,
 		version: sessfs.Version{Counter: be.Uint64(b[8:]), Nonce: be.Uint64(b[16:])},
 		length:  int(length), chunkSize: int(chunk), sum: be.Uint32(b[72:])}
+	if !r.id.Valid() {
+		return nil, errors.New("its id cannot be a file's name")
+	}
 	for at := idEnd; at < end; at += 4 {
 		r.where = append(r.where, be.Uint32(b[at:]))
 	}

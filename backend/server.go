@@ -213,6 +213,16 @@ func (s *server) connect(a *attempt) {
 	close(a.done)
 }
 
+// itemMax is the limit of the server's items.
+func (s *server) itemMax() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil {
+		return defaultItemMax
+	}
+	return s.last.itemMax
+}
+
 func (s *server) complete(in *info) bool {
 	for _, c := range s.conns {
 		if c == nil && in.classic == nil {

@@ -16,6 +16,9 @@ type wire interface {
 	lock(p place, value string, exptime int64, deadline time.Time) (locked, error)
 	// get reads some keys; the answers stand in their order.
 	get(conn int, keys []string, deadline time.Time) (items []item, epoch uint64, err error)
+	// getWithin is get of values that have so many bytes together at most. The server's word does not count: one that sends
+	// more fails.
+	getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error)
 	// look reads keys over a connection that stands, and makes none: no request waits for the answer, so it shall not be
 	// what finds out that a server is gone for a moment.
 	look(keys []string, deadline time.Time) (items []item, ok bool)
@@ -115,8 +118,13 @@ func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time)
 
 // beginGet sends what get asks.
 func (w metaWire) beginGet(conn int, keys []string, deadline time.Time) func() (got, error) {
+	return w.beginGetWithin(conn, keys, 0, deadline)
+}
+
+// beginGetWithin sends what getWithin asks; 0: as many bytes as the items can have.
+func (w metaWire) beginGetWithin(conn int, keys []string, bytes int, deadline time.Time) func() (got, error) {
 	b := newBatch()
-	b.repeat = true
+	b.repeat, b.limit = true, bytes
 	for _, k := range keys {
 		b.get(k, "v c")
 	}
@@ -141,6 +149,11 @@ func (w metaWire) beginGet(conn int, keys []string, deadline time.Time) func() (
 func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint64, error) {
 	g, err := w.beginGet(conn, keys, deadline)()
 	return g.items, g.epoch, err
+}
+
+func (w metaWire) getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error) {
+	g, err := w.beginGetWithin(conn, keys, bytes, deadline)()
+	return g.items, err
 }
 
 func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {

@@ -125,30 +125,6 @@ func TestDiffOfServers(t *testing.T) {
 	}
 }
 
-// FuzzParse: nothing panics, and what is taken is taken again when it is written out.
-func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "cache: {servers: [a:1, {address: 'unix:/x', weight: 3}, '[::1]:2']}", "a: &a [*a]",
-		"mountpoint: /a//b/../c\ndepth: 3", `files: ["\x20*", "a"]`, "lock: {lease: 1h, wait: 0.5s}", "session: {max_size: 7 KiB, lifetime: 1d1ns}"} {
-		f.Add([]byte(s))
-	}
-	if data, err := os.ReadFile("../config.yaml"); err == nil {
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := Parse("f", b)
-		if err != nil {
-			if errs, ok := err.(Errors); !ok || len(errs) == 0 || c != nil {
-				t.Fatalf("error %#v", err)
-			}
-			return
-		}
-		again, err := Parse("again", written(t, c))
-		if err != nil || !reflect.DeepEqual(again, c) {
-			t.Fatalf("%+v\nwas written and read as\n%+v: %v", c, again, err)
-		}
-	})
-}
-
 // written is a file that says what c says.
 func written(t *testing.T, c *Config) []byte {
 	var servers []map[string]any

@@ -33,7 +33,7 @@ func (s *names) match(name string) (sub string, ok bool) { return SessionName(s.
 // SessionName tells whether a session's file may have that name, by the patterns of the configuration, and which part of it
 // the virtual directories are made of.
 func SessionName(patterns []string, name string) (sub string, ok bool) {
-	if name == "" || strings.IndexByte(name, 0) >= 0 || strings.IndexByte(name, '/') >= 0 {
+	if !sessfs.ID(name).Valid() {
 		return "", false
 	}
 	for _, p := range patterns {

@@ -88,7 +88,7 @@ this host, the hash that logs, status and top show.`,
 			if s.State != "live" && !asJSON {
 				lock := ""
 				if h := s.Holder; h != nil {
-					lock = fmt.Sprintf("; its lock is held by pid %d of %s since %s", h.PID, h.Host, h.Since.Format(time.RFC3339))
+					lock = fmt.Sprintf("; its lock is held by pid %d of %s since %s", h.PID, printable(h.Host), h.Since.Format(time.RFC3339))
 				}
 				return failf(exitFailed, "session %s is %s%s%s", printable(args[0]), s.State, nameHint(args[0]), lock)
 			}
@@ -108,7 +108,7 @@ this host, the hash that logs, status and top show.`,
 			fmt.Fprintf(w, "owner\t%d:%d, mode %04o\n", s.UID, s.GID, s.Mode)
 			fmt.Fprintf(w, "modified\t%s\n", s.Mtime.Format(time.RFC3339))
 			if h := s.Holder; h != nil {
-				fmt.Fprintf(w, "lock\theld by pid %d of %s since %s\n", h.PID, h.Host, h.Since.Format(time.RFC3339))
+				fmt.Fprintf(w, "lock\theld by pid %d of %s since %s\n", h.PID, printable(h.Host), h.Since.Format(time.RFC3339))
 			} else {
 				fmt.Fprintf(w, "lock\tfree\n")
 			}
@@ -174,7 +174,7 @@ in use on this host, the hash that logs, status and top show.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "nobody held the lock%s\n", nameHint(args[0]))
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "broken; it was held by pid %d of %s since %s\n", u.Holder.PID, u.Holder.Host, u.Holder.Since.Format(time.RFC3339))
+			fmt.Fprintf(cmd.OutOrStdout(), "broken; it was held by pid %d of %s since %s\n", u.Holder.PID, printable(u.Holder.Host), u.Holder.Since.Format(time.RFC3339))
 			return nil
 		},
 	}

@@ -198,6 +198,15 @@ func (m *Memory) EndHandle(h *Handle) {
 	}
 }
 
+// possible tells whether a record can be one of a handle.
+func (h *Handle) possible() bool {
+	s := h.state.Load()
+	return (s == Open || s == Released) && h.Kind.Load() <= uint32(sessfs.Exclusive)
+}
+
+// possible tells whether a record can be one of an open session.
+func (f *File) possible() bool { return f.state.Load() == Open && f.ID().Valid() }
+
 // LeftFile is a session that a former daemon had open, with its handles.
 type LeftFile struct {
 	*File
@@ -212,17 +221,19 @@ func (m *Memory) LeftFiles() []*LeftFile {
 	byIndex := make(map[uint32]*LeftFile)
 	var list []*LeftFile
 	m.handles.each(func(i uint32, h *Handle) bool {
-		if h.state.Load() == 0 {
+		if !h.possible() {
+			h.state.Store(0)
 			return false
 		}
 		h.self = i
 		f := byIndex[h.file]
 		if f == nil {
-			if h.file >= m.files.used.Load() || m.files.recs[h.file].state.Load() == 0 {
+			if h.file >= m.files.used.Load() || !m.files.recs[h.file].possible() {
 				h.state.Store(0)
 				return false
 			}
 			f = &LeftFile{File: &m.files.recs[h.file]}
+			f.which.Store(f.which.Load() & 1)
 			byIndex[h.file] = f
 			list = append(list, f)
 		}

@@ -108,7 +108,8 @@ func (l *Leases) Left() (list []LeftLease) {
 	}
 	l.each(func(i uint32, r *Lease) bool {
 		s := r.state.Load()
-		if s != trying && s != held && (s != freed || r.ended <= last-int64(lately)) {
+		stands := s == trying || s == held || s == freed && r.ended > last-int64(lately)
+		if !stands || !r.id.id().Valid() || r.token.n == 0 {
 			r.state.Store(0)
 			return false
 		}

@@ -112,7 +112,7 @@ func New() (*Memory, error) {
 	return m, nil
 }
 
-// Attach takes over the memory behind a descriptor, which it owns from then on. ErrLayout.
+// Attach takes over the memory behind a descriptor, which it owns from then on, unless there is an error. ErrLayout.
 func Attach(fd int) (*Memory, error) {
 	unix.CloseOnExec(fd)
 	var st unix.Stat_t
@@ -130,7 +130,31 @@ func Attach(fd int) (*Memory, error) {
 	if binary.NativeEndian.Uint64(head[:]) != magic || binary.NativeEndian.Uint32(head[8:]) != layout || uintptr(st.Size) != size {
 		return nil, ErrLayout
 	}
-	return open(fd)
+	m, err := open(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.check(); err != nil {
+		unix.Munmap(m.all)
+		return nil, err
+	}
+	return m, nil
+}
+
+// check tells why another process cannot have left that. What is in the tables is looked at by those who take it over.
+func (m *Memory) check() error {
+	for i, n := range [tables]int{maxSmall, maxLarge, maxHandles, maxFiles, maxLeases} {
+		if used := m.head.used[i].Load(); used > uint32(n) {
+			return fmt.Errorf("taking over the shared memory: it is damaged: %d records of table %d are in use, there is room for %d", used, i, n)
+		}
+	}
+	if n := m.head.initLen.Load(); n > uint32(len(m.head.init)) {
+		return fmt.Errorf("taking over the shared memory: it is damaged: the kernel's INIT has %d bytes, there is room for %d", n, len(m.head.init))
+	}
+	if n := m.head.saveAt.Load() >> 1; n > maxSaved/2 {
+		return fmt.Errorf("taking over the shared memory: it is damaged: %d bytes were saved, there is room for %d", n, maxSaved/2)
+	}
+	return nil
 }
 
 func open(fd int) (*Memory, error) {

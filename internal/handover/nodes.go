@@ -30,7 +30,7 @@ func (m *Memory) Node(ino uint64) (id sessfs.ID, life uint32, ok bool) {
 		return "", 0, false
 	}
 	r := &m.nodes[ino%maxNodes]
-	if r.ino != ino || int(r.n) > len(r.name) {
+	if r.ino != ino || int(r.n) > len(r.name) || !sessfs.ID(r.name[:r.n]).Valid() {
 		return "", 0, false
 	}
 	return sessfs.ID(r.name[:r.n]), r.life, true

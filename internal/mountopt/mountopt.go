@@ -80,6 +80,8 @@ func parse(lists []string, sloppy bool) (o Options, words []string, err error) {
 				bad = append(bad, name)
 			case name == "noatime":
 				o.NoAtime = true
+			case slices.Contains(labels, name) && strings.Contains(word, `\`): // the kernel knows no escapes: what follows the comma would be an option of its own
+				return o, nil, fmt.Errorf("mount option %s: a backslash in a label; put a label with commas in double quotes", name)
 			case slices.Contains(labels, name) && name != word:
 				o.Labels = append(o.Labels, word)
 			case slices.Contains(ignored, word), isComment(name), name == "user" || name == "uhelper" || name == "helper":

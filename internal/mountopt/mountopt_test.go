@@ -54,6 +54,7 @@ func TestRefused(t *testing.T) {
 		"rw=1":                "unknown mount option",
 		"lifetime=3s":         "configuration file",
 		`comment="a`:          "not closed",
+		`context=a\,ro`:       "a backslash in a label",
 	} {
 		if _, err := Parse(options); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", options, err, want)
