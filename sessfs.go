@@ -145,6 +145,8 @@ type ServerStatus struct {
 	DownSince   *time.Time    `json:"down_since,omitempty"`
 	LastError   string        `json:"last_error,omitempty"`
 	Protocol    string        `json:"protocol,omitempty"` // "meta" or "classic"
+	TLS         string        `json:"tls,omitempty"`      // version, as "1.3"
+	Login       bool          `json:"login,omitempty"`    // it wanted one
 	Version     string        `json:"version,omitempty"`
 	Uptime      time.Duration `json:"uptime_ns,omitempty"`
 	Items       uint64        `json:"items"`

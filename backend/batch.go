@@ -11,7 +11,11 @@ import (
 type command struct {
 	verb   string
 	opaque uint64 // 0: the command has none
+	end    int    // where it ends in the batch's text
 }
+
+// stores tells whether a value follows the command.
+func (c command) stores() bool { return c.verb == "add" || c.verb == "set" || c.verb == "cas" }
 
 // batch is some commands that are sent together on one connection, and their answers.
 type batch struct {
@@ -118,14 +122,14 @@ func (b *batch) drop(key string) {
 
 func (b *batch) noop() {
 	b.text = append(b.text, "mn\r\n"...)
-	b.commands = append(b.commands, command{verb: "mn"})
+	b.commands = append(b.commands, command{verb: "mn", end: len(b.text)})
 }
 
 // opaque ends a meta command.
 func (b *batch) opaque(verb string) {
 	o := opaques.Add(1)
 	b.text = append(strconv.AppendUint(append(b.text, " O"...), o, 10), "\r\n"...)
-	b.commands = append(b.commands, command{verb, o})
+	b.commands = append(b.commands, command{verb, o, len(b.text)})
 }
 
 // store is add, set or cas of a value in up to two parts.
@@ -144,5 +148,5 @@ func (b *batch) store(verb, key string, flags uint32, exptime int64, cas uint64,
 		b.bodies = append(b.bodies, body{len(t), data})
 	}
 	b.text = append(t, "\r\n"...)
-	b.commands = append(b.commands, command{verb: verb})
+	b.commands = append(b.commands, command{verb: verb, end: len(b.text)})
 }

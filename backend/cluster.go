@@ -34,6 +34,7 @@ type Options struct {
 	Lifetime      time.Duration // of a session that is not stored again; default 24 min
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
 	MaxSize       int64         // bytes of one session; default 16 MiB
+	Secure        Secure        // how connections are protected; default not at all
 	Log           *slog.Logger
 	ForceClassic  bool        // do not use meta commands, even where they work
 	Loops         *loop.Group // that serve the connections; nil: one of the Cluster's own
@@ -63,6 +64,7 @@ type Cluster struct {
 	loops        *loop.Group
 	ownLoops     bool
 	settings     atomic.Pointer[Settings]
+	guard        atomic.Pointer[guard]
 	usage        usageCache
 	looks        atomic.Uint64 // of the servers' waits those that no request waited for
 	mended       atomic.Uint64 // copies that were stored where they were missing or older
@@ -98,6 +100,10 @@ func New(o Options) (*Cluster, error) {
 	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections, mend: make(chan struct{}, 1)}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
+	if err := o.Secure.Check(); err != nil {
+		return nil, err
+	}
+	c.guard.Store(newGuard(o.Secure, c.log))
 	v, err := c.newView(o.Servers, o.Replicas, o.Majority)
 	if err != nil {
 		return nil, err

@@ -50,10 +50,12 @@ type conn struct {
 	sent []*batch // without all their answers, in their order; guarded by mu
 
 	answer answers // the loop's own
+	tls    *tlsEnd // nil: none
 }
 
 // newConn takes nc over.
 func newConn(nc net.Conn, maxValue int, g *loop.Group, l *loop.Loop, broken func(*conn, error)) (*conn, error) {
+	end, nc := detach(nc)
 	defer nc.Close()
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
@@ -63,7 +65,7 @@ func newConn(nc net.Conn, maxValue int, g *loop.Group, l *loop.Loop, broken func
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{group: g, loop: l, broken: broken, gone: make(chan struct{}), answer: answers{limit: maxValue}}
+	c := &conn{group: g, loop: l, broken: broken, gone: make(chan struct{}), answer: answers{limit: maxValue}, tls: end}
 	if cerr := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
 		return nil, cerr
 	}
@@ -167,35 +169,46 @@ func (c *conn) Flush() {
 		b.written = true
 	}
 	c.sent = append(c.sent, batches...)
-	if c.gatherSmall(batches) {
-		c.unsent = append(c.unsent[:0], c.wbuf)
-	} else {
-		for _, b := range batches {
-			b.parted = true
-			c.unsent = b.parts(c.unsent)
-		}
-	}
-	c.mu.Unlock() // not before: whoever takes the answer may use the batch for something else
-	c.push()
-}
-
-// gatherSmall copies the batches together where they are short and nothing waits before them. The caller holds wmu.
-func (c *conn) gatherSmall(batches []*batch) bool {
-	if len(c.unsent) > 0 {
-		return false
-	}
 	size := 0
 	for _, b := range batches {
 		size += b.size()
 	}
-	if size > gather {
-		return false
+	small := size <= gather && (c.tls != nil || len(c.unsent) == 0)
+	switch {
+	case !small:
+		for _, b := range batches {
+			b.parted = true
+			if c.tls == nil {
+				c.unsent = b.parts(c.unsent)
+			}
+		}
+	case c.tls != nil:
+		c.encrypt(batches)
+	default:
+		c.wbuf = c.wbuf[:0]
+		for _, b := range batches {
+			c.wbuf = b.append(c.wbuf)
+		}
+		c.unsent = append(c.unsent[:0], c.wbuf)
 	}
-	c.wbuf = c.wbuf[:0]
-	for _, b := range batches {
-		c.wbuf = b.append(c.wbuf)
+	c.mu.Unlock() // not before: whoever takes the answer may use the batch for something else
+	if !small && c.tls != nil {
+		c.encrypt(batches)
 	}
-	return true
+	c.push()
+}
+
+// encrypt appends the batches to what is unsent. The caller holds wmu.
+func (c *conn) encrypt(batches []*batch) {
+	if len(c.unsent) > 0 {
+		c.unsent = append(c.unsent, c.tls.encrypt(batches, nil))
+		return
+	}
+	c.wbuf = c.tls.encrypt(batches, c.wbuf)
+	c.unsent = append(c.unsent[:0], c.wbuf)
+	if cap(c.wbuf) > 4*gather {
+		c.wbuf = nil
+	}
 }
 
 // push writes what the socket takes. The caller holds wmu.
@@ -266,7 +279,13 @@ func (c *conn) Poll() bool {
 		c.push()
 	}
 	c.wmu.Unlock()
-	n, errno := loop.Read(c.fd, c.answer.room())
+	var room []byte
+	if c.tls != nil {
+		room = c.tls.pipe.buf
+	} else {
+		room = c.answer.room()
+	}
+	n, errno := loop.Read(c.fd, room)
 	switch {
 	case errno == unix.EAGAIN, errno == unix.EINTR:
 		return false
@@ -277,8 +296,14 @@ func (c *conn) Poll() bool {
 		c.fail(errClosed)
 		return true
 	}
-	c.answer.take(n)
-	if err := c.taken(); err != nil {
+	var err error
+	if c.tls != nil {
+		err = c.tls.receive(n, c)
+	} else {
+		c.answer.take(n)
+		err = c.taken()
+	}
+	if err != nil {
 		c.fail(err)
 	}
 	return true

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -18,21 +17,22 @@ type Examination struct {
 	Server Server
 	Err    error // why it cannot be used; the fields below are what it told before that
 
-	Remote     string        // the address that was connected to, resolved
-	Connect    time.Duration // until the connection stood
-	RoundTrip  time.Duration // the shortest of three
-	Version    string
-	Meta       bool              // it has the meta commands
-	Stats      map[string]string // stats
-	Settings   map[string]string // stats settings
-	Items      map[string]string // stats items
-	Asked      time.Time         // when Stats was answered, by this host's clock
-	Hosts      []HostRecord      // that are in its register, those that are gone left out
-	HostsErr   error             // what is wrong with the register
-	Lists      []ServerList      // in its history of lists
-	ListsErr   error             // what is wrong with the history
-	SameAs     []string          // names of other servers that are this one by another address
-	NeedsLogin bool              // Err is that it wants a login
+	Remote    string        // the address that was connected to, resolved
+	Connect   time.Duration // until the connection stood
+	RoundTrip time.Duration // the shortest of three
+	Version   string
+	Meta      bool              // it has the meta commands
+	Stats     map[string]string // stats
+	Settings  map[string]string // stats settings
+	Items     map[string]string // stats items
+	Asked     time.Time         // when Stats was answered, by this host's clock
+	Hosts     []HostRecord      // that are in its register, those that are gone left out
+	HostsErr  error             // what is wrong with the register
+	Lists     []ServerList      // in its history of lists
+	ListsErr  error             // what is wrong with the history
+	SameAs    []string          // names of other servers that are this one by another address
+	TLS       string            // its version; "": none
+	Login     bool              // it wanted one
 }
 
 // ServerList is a list of servers that a host has lately had.
@@ -44,6 +44,7 @@ type ServerList struct {
 // Examine looks at every server of a list, all at once, each within o.Timeout. It stores nothing that stays.
 func Examine(ctx context.Context, o Options) []Examination {
 	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: slog.New(slog.DiscardHandler)}
+	c.guard.Store(newGuard(o.Secure, c.log))
 	c.Reconfigure(Settings{Timeout: o.Timeout})
 	c.ctx, c.end = context.WithCancel(ctx)
 	defer c.running.Wait()
@@ -111,12 +112,11 @@ func (v *visit) ask(ctx context.Context) error {
 	}
 	v.p = p
 	e.Connect, e.Remote = time.Since(begun), p.nc.RemoteAddr().String()
+	if how := v.s.secured.Load(); how != nil {
+		e.TLS, e.Login = how.tls, how.login
+	}
 	if e.Version, e.RoundTrip, err = p.version(); err != nil {
 		return err
-	}
-	if e.Version == "" {
-		e.NeedsLogin = true
-		return errors.New("it wants a login, which sessfs does not have")
 	}
 	for _, ask := range []struct {
 		what string
@@ -143,7 +143,7 @@ func (v *visit) ask(ctx context.Context) error {
 	return err
 }
 
-// version also measures; "" is a server that wants a login.
+// version also measures.
 func (p *plainConn) version() (version string, trip time.Duration, err error) {
 	for i := range 3 {
 		begun := time.Now()
@@ -157,15 +157,11 @@ func (p *plainConn) version() (version string, trip time.Duration, err error) {
 		if t := time.Since(begun); i == 0 || t < trip {
 			trip = t
 		}
-		ok := false
-		if version, ok = strings.CutPrefix(l, "VERSION "); !ok {
-			if strings.HasPrefix(l, "CLIENT_ERROR unauthenticated") {
-				return "", trip, nil
-			}
-			return "", 0, fmt.Errorf("it does not speak memcached's protocol: %.40q to version", l)
+		if version, err = versionOf(l); err != nil {
+			return "", 0, err
 		}
 	}
-	return shown(version, 40), trip, nil
+	return version, trip, nil
 }
 
 // tryCommands tries the meta commands as the daemon does, on a connection that is thrown away, and without them the

@@ -114,10 +114,11 @@ func TestExamine(t *testing.T) {
 		number(e.Stats, "limit_maxbytes") != 8<<20 || e.RoundTrip <= 0 || e.Connect <= 0 || !strings.HasPrefix(e.Version, "1.") || time.Since(e.Asked) > time.Minute {
 		t.Errorf("a good server: %+v", e)
 	}
-	if e := found[1]; e.Err == nil || !e.NeedsLogin {
+	var refusal *Refusal
+	if e := found[1]; !errors.As(e.Err, &refusal) || refusal.Kind != RefusedLogin {
 		t.Errorf("a server with passwords: %+v", e)
 	}
-	if e := found[2]; e.Err == nil || e.NeedsLogin {
+	if e := found[2]; e.Err == nil || errors.As(e.Err, &refusal) {
 		t.Errorf("a server that is down: %+v", e)
 	}
 	if e := found[3]; !slices.Equal(e.SameAs, []string{"good"}) {

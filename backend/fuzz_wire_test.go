@@ -48,13 +48,13 @@ func allocated() uint64 {
 func questions() []*batch {
 	b := func(c ...command) *batch { return &batch{commands: c, done: make(chan struct{}, 1)} }
 	return []*batch{
-		b(command{"mg", 1}, command{"mg", 2}),
-		b(command{verb: "add"}, command{"mg", 3}, command{"mg", 4}),
-		b(command{verb: "cas"}, command{"mg", 5}),
-		b(command{"md", 6}),
+		b(command{verb: "mg", opaque: 1}, command{verb: "mg", opaque: 2}),
+		b(command{verb: "add"}, command{verb: "mg", opaque: 3}, command{verb: "mg", opaque: 4}),
+		b(command{verb: "cas"}, command{verb: "mg", opaque: 5}),
+		b(command{verb: "md", opaque: 6}),
 		b(command{verb: "mn"}),
 		b(command{verb: "set"}, command{verb: "set"}),
-		b(command{"mg", 7}),
+		b(command{verb: "mg", opaque: 7}),
 	}
 }
 
@@ -158,7 +158,7 @@ func FuzzReply(f *testing.F) {
 			f.Add(verb, s)
 		}
 	}
-	commands := []command{{"mg", 7}, {"md", 7}, {verb: "mn"}, {verb: "add"}, {verb: "cas"}, {verb: "set"}}
+	commands := []command{{verb: "mg", opaque: 7}, {verb: "md", opaque: 7}, {verb: "mn"}, {verb: "add"}, {verb: "cas"}, {verb: "set"}}
 	f.Fuzz(func(t *testing.T, verb uint8, s string) {
 		c := commands[int(verb)%len(commands)]
 		r, size, err := parseReply(c, []byte(s))

@@ -145,15 +145,15 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, ok := strings.CutPrefix(l, "VERSION ")
-	if !ok {
-		return nil, fmt.Errorf("it does not speak memcached's protocol: %.40q to version", l)
+	version, err := versionOf(l)
+	if err != nil {
+		return nil, err
 	}
 	settings, err := p.stats(" settings")
 	if err != nil {
 		return nil, err
 	}
-	in := &info{version: shown(version, 40), itemMax: defaultItemMax}
+	in := &info{version: version, itemMax: defaultItemMax}
 	general, err := p.stats("")
 	if err != nil {
 		return nil, err

@@ -24,8 +24,9 @@ type server struct {
 
 	trips, waits, failures atomic.Uint64
 	roundTrips             hist.Hist
-	isDown                 atomic.Bool  // down: since is not zero
-	youngUntil             atomic.Int64 // Boottime until which it may have forgotten locks
+	isDown                 atomic.Bool             // down: since is not zero
+	secured                atomic.Pointer[secured] // of the last connection; nil: there was none
+	youngUntil             atomic.Int64            // Boottime until which it may have forgotten locks
 
 	mending mending
 
@@ -232,6 +233,7 @@ func (s *server) complete(in *info) bool {
 	return true
 }
 
+// dial makes a connection over which commands may go: all are made here.
 func (s *server) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, s.network, s.address)
@@ -241,6 +243,11 @@ func (s *server) dial(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, fmt.Errorf("connecting: %w", plainError(err))
 	}
+	nc, how, err := s.cl.guard.Load().protect(ctx, nc, s.network, s.address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	s.secured.Store(&how)
 	return nc, nil
 }
 

@@ -140,6 +140,9 @@ func (s *server) status(a serverStats) sessfs.ServerStatus {
 	st.ToMend = s.mending.left.Load()
 	st.Young = st.Up && sessfs.Boottime() < s.youngUntil.Load()
 	st.Leaving = !slices.Contains((*s.cl.views.Load())[0].servers, s)
+	if how := s.secured.Load(); how != nil && st.Up {
+		st.TLS, st.Login = how.tls, how.login
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.since.IsZero() {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -66,6 +67,8 @@ type Cache struct {
 	RetryInterval time.Duration
 	Connections   int // to each server
 	Prefix        string
+	TLS           *TLS  // nil: none
+	Auth          *Auth // nil: none
 }
 
 // The values of Cache.Quorum: how many of two servers must answer. With one server, and with three or more, they mean the
@@ -92,11 +95,20 @@ type Admin struct {
 }
 
 // Warnings are what is right as it stands and may still not be what was meant.
-func (c *Config) Warnings() []string {
+func (c *Config) Warnings() (list []string) {
 	if host, _, err := net.SplitHostPort(c.Admin.Metrics); err == nil && !isLoopback(host) {
-		return []string{fmt.Sprintf("admin.metrics %q is no loopback address: everybody who reaches it sees the figures and the web page, there is no password; let a firewall or a proxy see to that", c.Admin.Metrics)}
+		list = append(list, fmt.Sprintf("admin.metrics %q is no loopback address: everybody who reaches it sees the figures and the web page, there is no password; let a firewall or a proxy see to that", c.Admin.Metrics))
 	}
-	return nil
+	if c.Cache.Auth != nil && c.Cache.TLS == nil && slices.ContainsFunc(c.Cache.Servers, Server.remote) {
+		list = append(list, "cache.auth without cache.tls: the password and the sessions go over the network in the clear")
+	}
+	return list
+}
+
+// remote tells whether what is sent to the server leaves this host.
+func (s Server) remote() bool {
+	host, _, err := net.SplitHostPort(s.Address)
+	return s.Network != "unix" && err == nil && !isLoopback(host)
 }
 
 func isLoopback(host string) bool {

@@ -33,6 +33,8 @@ cache:
   retry_interval: 2s
   connections: 4
   prefix: "shop:"
+  tls: {ca: /etc/ca.pem, cert: cert.pem, key: /etc//key.pem, server_name: cache.example, min_version: 1.3}
+  auth: {user: web, password_file: memcached.password}
 admin: {socket: /run/x.sock, metrics: "[::1]:9115"}
 log: {level: debug, format: json}
 `))
@@ -46,7 +48,9 @@ log: {level: debug, format: json}
 		Cache: Cache{
 			Servers: []Server{{"a", "tcp", "10.0.0.1:11211", 3}, {"[::1]:11211", "tcp", "[::1]:11211", 1},
 				{"unix:/run/m.sock", "unix", "/run/m.sock", 1}, {"cache4.example:1", "tcp", "cache4.example:1", 1}},
-			Replicas: 3, Quorum: QuorumMajority, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:"},
+			Replicas: 3, Quorum: QuorumMajority, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:",
+			TLS:  &TLS{"/etc/ca.pem", "cert.pem", "/etc/key.pem", "cache.example", "1.3"},
+			Auth: &Auth{"web", "memcached.password"}},
 		Admin: Admin{"/run/x.sock", "[::1]:9115"}, Log: Log{slog.LevelDebug, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -85,7 +89,15 @@ func TestRefused(t *testing.T) {
 		{"cache:\n  timout: 1s", "c.yaml:2: cache.timout: unknown key; did you mean cache.timeout?"},
 		{"timeout: 1s", "c.yaml:1: timeout: unknown key; did you mean cache.timeout?"},
 		{"sesion: {lifetime: 1m}", "unknown key; did you mean session?"},
-		{"cache: {tls: {ca: x}}", "cache.tls: unknown key"},
+		{"cache: {tls: {caa: x}}", "cache.tls.caa: unknown key; did you mean cache.tls.ca?"},
+		{"cache: {tls: yes}", `cache.tls: found "yes", expected keys and values`},
+		{"cache: {tls: {ca: ./x}}", `found "./x", expected an absolute path, or the name of a systemd credential`},
+		{"cache: {tls: {cert: /x}}", "c.yaml:1: cache.tls: cert and key go together"},
+		{"cache: {tls: {min_version: 1.1}}", `cache.tls.min_version: found "1.1", expected "1.2" or "1.3"`},
+		{"cache: {tls: {server_name: 'a b'}}", "a host name or an IP address"},
+		{"cache:\n  auth: {user: u}", "c.yaml:2: cache.auth: both user and password_file are needed"},
+		{"cache: {auth: {user: 'a:b', password_file: /p}}", "cache.auth.user: found"},
+		{"cache: {auth: {user: u, password: secret}}", "cache.auth.password: unknown key; did you mean cache.auth.password_file?"},
 		{"seal: {}", "seal: unknown key"},
 		{"\n\ncache:\n  timeout: 5", `c.yaml:4: cache.timeout: found "5", expected a duration with a unit, such as 1s`},
 		{"lock: {wait: 0}", "a duration with a unit"},

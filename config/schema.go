@@ -72,6 +72,8 @@ func init() {
 		key("cache.retry_interval", live, func(c *Config) *time.Duration { return &c.Cache.RetryInterval }, duration(100*time.Millisecond, time.Hour)),
 		key("cache.connections", remount, func(c *Config) *int { return &c.Cache.Connections }, integer(1, 64)),
 		key("cache.prefix", remount, func(c *Config) *string { return &c.Cache.Prefix }, keyPrefix),
+		key("cache.tls", live, func(c *Config) **TLS { return &c.Cache.TLS }, tlsOf),
+		key("cache.auth", live, func(c *Config) **Auth { return &c.Cache.Auth }, authOf),
 		key("admin.socket", remount, func(c *Config) *string { return &c.Admin.Socket }, socketPath),
 		key("admin.metrics", live, func(c *Config) *string { return &c.Admin.Metrics }, listenAddress),
 		key("log.level", live, levelOf, logLevel),

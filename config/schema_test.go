@@ -72,6 +72,8 @@ func TestDiffKnowsEveryField(t *testing.T) {
 				f.SetInt(77)
 			case reflect.Uint32:
 				f.SetUint(0o700)
+			case reflect.Pointer:
+				f.Set(reflect.New(f.Type().Elem()))
 			case reflect.Slice:
 				f.Set(reflect.MakeSlice(f.Type(), 2, 2))
 			default:
@@ -90,7 +92,7 @@ func TestDiffKnowsEveryField(t *testing.T) {
 		t.Errorf("Config has %d fields, the schema %d keys", changed, len(keys))
 	}
 	live, _ := Diff(Default(), c)
-	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval admin.metrics log.level log.format"
+	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval cache.tls cache.auth admin.metrics log.level log.format"
 	if got := strings.Join(live, " "); got != want {
 		t.Errorf("live are %s, want %s", got, want)
 	}
@@ -141,13 +143,21 @@ func written(t *testing.T, c *Config) []byte {
 			level = name
 		}
 	}
+	var tls, auth any
+	if t := c.Cache.TLS; t != nil {
+		tls = map[string]any{"ca": t.CA, "cert": t.Cert, "key": t.Key, "server_name": t.ServerName, "min_version": t.MinVersion}
+	}
+	if a := c.Cache.Auth; a != nil {
+		auth = map[string]any{"user": a.User, "password_file": a.PasswordFile}
+	}
 	data, err := yaml.Marshal(map[string]any{
 		"mountpoint": c.Mountpoint, "files": slices.Clone(c.Files), "depth": c.Depth, "owner": c.Owner,
 		"directory": map[string]any{"owner": c.Directory.Owner, "group": c.Directory.Group, "mode": fmt.Sprintf("%04o", c.Directory.Mode)},
 		"session":   map[string]any{"lifetime": c.Session.Lifetime.String(), "max_size": c.Session.MaxSize},
 		"lock":      map[string]any{"lease": c.Lock.Lease.String(), "wait": c.Lock.Wait.String(), "keep": c.Lock.Keep.String()},
 		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "quorum": c.Cache.Quorum, "timeout": c.Cache.Timeout.String(),
-			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix},
+			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix,
+			"tls": tls, "auth": auth},
 		"admin": map[string]any{"socket": c.Admin.Socket, "metrics": c.Admin.Metrics},
 		"log":   map[string]any{"level": level, "format": c.Log.Format},
 	})

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"sessfs/internal/secret"
 )
 
 func configCommand() *cobra.Command {
@@ -23,6 +26,12 @@ func configCommand() *cobra.Command {
 			}
 			if _, err := mountOptions(c, file, c.Mountpoint); err != nil {
 				return err
+			}
+			switch err := backendOptions(c).Secure.Check(); {
+			case errors.Is(err, secret.ErrNoCredentials):
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: not checked: %v\n", file, err)
+			case err != nil:
+				return failf(exitConfig, "%s: %w", file, err)
 			}
 			for _, w := range c.Warnings() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", file, w)

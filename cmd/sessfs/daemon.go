@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -226,6 +227,14 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	next := *d.conf
 	next.Session, next.Lock, next.Log, next.Admin.Metrics = c.Session, c.Lock, c.Log, c.Admin.Metrics
 	next.Cache.Timeout, next.Cache.RetryInterval = c.Cache.Timeout, c.Cache.RetryInterval
+	next.Cache.TLS, next.Cache.Auth = c.Cache.TLS, c.Cache.Auth
+	if d.cluster != nil && (slices.Contains(live, "cache.tls") || slices.Contains(live, "cache.auth")) {
+		if err := d.cluster.SetSecure(backendOptions(&next).Secure); err != nil {
+			d.monitor.reloadFailed()
+			d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
+			return
+		}
+	}
 	if d.cluster != nil && len(c.Cache.Servers) > 0 {
 		next.Cache.Servers, next.Cache.Replicas, next.Cache.Quorum = c.Cache.Servers, c.Cache.Replicas, c.Cache.Quorum
 		o := backendOptions(&next)

@@ -152,7 +152,8 @@ func doctorExit(report doctor.Report) (code int) {
 		switch {
 		case slices.Contains([]string{"mount-missing", "mount-dead", "mount-failing"}, f.Code):
 			code = max(code, exitMount)
-		case slices.Contains([]string{"server-unreachable", "server-login", "server-no-cas", "server-protocol"}, f.Code):
+		case slices.Contains([]string{"server-unreachable", "server-login", "server-password", "server-certificate",
+			"server-client-certificate", "server-tls", "server-no-cas", "server-protocol"}, f.Code):
 			code = max(code, exitUnreachable)
 		default:
 			code = max(code, exitFailed)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -67,6 +68,15 @@ func backendOptions(c *config.Config) backend.Options {
 	o := backend.Options{Timeout: c.Cache.Timeout, RetryInterval: c.Cache.RetryInterval, Connections: c.Cache.Connections,
 		Prefix: c.Cache.Prefix, Lifetime: c.Session.Lifetime, Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize,
 		Replicas: c.Cache.Replicas, Majority: c.Cache.Quorum == config.QuorumMajority}
+	if t := c.Cache.TLS; t != nil {
+		o.Secure.TLS = &backend.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
+		if t.MinVersion == "1.3" {
+			o.Secure.TLS.MinVersion = tls.VersionTLS13
+		}
+	}
+	if a := c.Cache.Auth; a != nil {
+		o.Secure.Login = &backend.Login{User: a.User, PasswordFile: a.PasswordFile}
+	}
 	for _, s := range c.Cache.Servers {
 		o.Servers = append(o.Servers, backend.Server{Name: s.Name, Network: s.Network, Address: s.Address, Weight: s.Weight})
 	}

@@ -51,15 +51,26 @@ func (f *Facts) unusable(e *backend.Examination) Finding {
 	g := server(e, "server-unreachable", Error, "cannot be used from here: %v", e.Err)
 	g.Why = "sessions on it fail, or have a copy less"
 	g.Do = "start it; or correct its address; or let this host through its firewall"
+	var refusal *backend.Refusal
 	switch {
-	case e.NeedsLogin:
-		g.Code, g.Do = "server-login", "start it without -Y and -S, and keep it on a private network"
+	case errors.As(e.Err, &refusal):
+		cure := cures[refusal.Kind]
+		g.Code, g.Do = cure.Code, cure.Do
 	case errors.Is(e.Err, sessfs.ErrNotSupported):
 		g.Code, g.Do = "server-no-cas", "start it without -C; or use memcached in its place"
 	case strings.Contains(e.Err.Error(), "does not speak memcached"):
 		g.Code, g.Do = "server-protocol", "correct its address: something else listens there"
 	}
 	return g
+}
+
+// cures are what to do where a server and this host do not trust each other.
+var cures = map[backend.RefusalKind]Finding{
+	backend.RefusedLogin:       {Code: "server-login", Do: "name user and password_file under cache.auth (or start it without -Y and -S, on a private network)"},
+	backend.RefusedPassword:    {Code: "server-password", Do: "make cache.auth, the password in its password_file, and the server's own file the same"},
+	backend.RefusedCertificate: {Code: "server-certificate", Do: "give the server a certificate that is signed by cache.tls.ca, in time, and has the name of its address (or cache.tls.server_name)"},
+	backend.RefusedClient:      {Code: "server-client-certificate", Do: "name a certificate under cache.tls.cert and key that the server's ssl_ca_cert has signed and that has not expired"},
+	backend.RefusedTLS:         {Code: "server-tls", Do: "use TLS on both sides (cache.tls here, -Z there), or on neither; see cache.tls.min_version"},
 }
 
 // checkList looks at the list as a whole.
@@ -201,7 +212,11 @@ func (f *Facts) checkServer(e *backend.Examination) (all []Finding) {
 		add(server(e, "server-idle-timeout", Note, "closes connections that were quiet for %d seconds", s),
 			"the request after that connects again, which costs it two round trips", "start it without -o idle_timeout")
 	}
-	if ip, err := netip.ParseAddrPort(e.Remote); err == nil && isPublic(ip.Addr()) && e.Settings["auth_enabled_ascii"] != "yes" {
+	if f.Config.Cache.Auth != nil && !e.Login {
+		add(server(e, "server-no-login", Warning, "wants no login, and cache.auth is set"),
+			"whoever reaches it can read and change every session", "start it with -Y, and the same user and password")
+	}
+	if ip, err := netip.ParseAddrPort(e.Remote); err == nil && isPublic(ip.Addr()) && !e.Login {
 		add(server(e, "server-public", Warning, "has a public address, %s, and wants no login", ip.Addr()),
 			"whoever reaches it can read and change every session", "keep it on a private network, or behind a firewall")
 	}

@@ -224,7 +224,7 @@ var serverMistakes = []mistake{
 	{"it wants a login", listed(func(t *testing.T, h *host) string {
 		passwords := testkit.WriteFile(t, filepath.Join(testkit.Dir(t), "passwords"), "user:secret\n")
 		return testkit.StartMemcached(t, "-Y", passwords).Addr
-	}), "server-login", doctor.Error, nil, "without -Y", "wants a login", 4},
+	}), "server-login", doctor.Error, nil, "cache.auth", "wants a login", 4},
 	{"it has no cas", listed(memcached("-C")), "server-no-cas", doctor.Error, nil, "without -C", "cas", 4},
 	{"it does not list", listed(memcached("-o", "no_lru_crawler")), "server-no-listing", doctor.Warning, nil, "without no_lru_crawler", "does not list", 0},
 	{"it is no memcached", listed(func(t *testing.T, _ *host) string {
