@@ -116,7 +116,7 @@ func (v *visit) ask(ctx context.Context) error {
 		e.TLS, e.Login = how.tls, how.login
 	}
 	if e.Version, e.RoundTrip, err = p.version(); err != nil {
-		return err
+		return v.s.cl.guard.Load().explainFirst(err)
 	}
 	for _, ask := range []struct {
 		what string

@@ -143,7 +143,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	}
 	l, err := p.line()
 	if err != nil {
-		return nil, err
+		return nil, s.cl.guard.Load().explainFirst(err)
 	}
 	version, err := versionOf(l)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -44,6 +45,19 @@ func versionOf(line string) (string, error) {
 		return "", &Refusal{RefusedTLS, "it wants TLS, and cache.tls is not set"}
 	}
 	return "", fmt.Errorf("it does not speak memcached's protocol: %.40q to version", line)
+}
+
+// explainFirst says what the end of a connection means over which nothing was answered yet.
+func (g *guard) explainFirst(err error) error {
+	if g.o.TLS == nil && (errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return &Refusal{RefusedTLS, "it ends the connection instead of an answer: it wants TLS, it seems, and cache.tls is not set"}
+	}
+	return plainError(err)
+}
+
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func timedOut(err error) error {
@@ -85,7 +99,7 @@ func explainTLS(err error, name string) error {
 		return certificate("%v", err)
 	case errors.As(err, &header):
 		return &Refusal{RefusedTLS, "it speaks no TLS, and cache.tls is set"}
-	case errors.As(err, &op) && op.Op == "remote error":
+	case isAlert(err) && errors.As(err, &op):
 		return alert(strings.TrimPrefix(op.Err.Error(), "tls: "))
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err), errors.Is(err, errTimeout):
 		return errTimeout

@@ -172,9 +172,9 @@ func (g *guard) protect(ctx context.Context, nc net.Conn, network, address strin
 	if how.login, err = g.greet(nc, p.password); err != nil {
 		nc.Close()
 		if how.tls != "" {
-			err = explainTLS(err, "")
+			return nil, how, explainTLS(err, "")
 		}
-		return nil, how, err
+		return nil, how, g.explainFirst(err)
 	}
 	nc.SetDeadline(time.Time{})
 	return nc, how, nil
@@ -192,23 +192,28 @@ func (g *guard) greet(nc net.Conn, password string) (login bool, err error) {
 	if g.o.Login == nil || !errors.As(err, &r) || r.Kind != RefusedLogin {
 		return false, err
 	}
+	if strings.Contains(password, " ") {
+		return false, &Refusal{RefusedPassword, "it takes no password with a space in it, as that of cache.auth.password_file"}
+	}
 	if line, err = say(nc, fmt.Sprintf("set auth 0 0 %d\r\n%s %s\r\n", len(g.o.Login.User)+1+len(password), g.o.Login.User, password)); err != nil {
 		return false, err
 	}
 	if line != "STORED" {
-		return false, &Refusal{Kind: RefusedPassword, Reason: fmt.Sprintf("it does not take the password of user %s (%.60q)", g.o.Login.User, line)}
+		return false, &Refusal{RefusedPassword, fmt.Sprintf("it does not take the password of user %s (%.60q)", g.o.Login.User, line)}
 	}
 	return true, nil
 }
 
 // say sends text and returns the line that is the answer, and nothing more.
 func say(nc net.Conn, text string) (string, error) {
-	if _, err := nc.Write([]byte(text)); err != nil {
-		return "", timedOut(err)
-	}
+	_, notSent := nc.Write([]byte(text))
 	var line []byte
 	for b := make([]byte, 1); len(line) < maxLine; {
+		// Also where it was not sent: what the server has said before it closed the connection tells why.
 		if n, err := nc.Read(b); n == 0 && err != nil {
+			if notSent != nil && !isAlert(err) {
+				err = notSent
+			}
 			return "", timedOut(err)
 		}
 		if b[0] == '\n' {
