@@ -74,7 +74,7 @@ func TestConformanceTLS(t *testing.T) {
 // the sizes of records and buffers, are stored and read by many at once over one connection, whose commands go out together.
 func TestRecordsEndWhereCommandsEnd(t *testing.T) {
 	o := newVault(t).options(t, 1)
-	o.MaxSize, o.Lifetime = 4<<20, time.Minute
+	o.MaxSize, o.Lifetime, o.Lease = 4<<20, time.Minute, time.Minute
 	c := open(t, o)
 	sizes := []int{0, 1, 100, 3000, smallBody - 60, smallBody, smallBody + 1, recordSize, 16<<10 - 200, 16 << 10, 16<<10 + 1, 50_000, 300_000, 1 << 20, 3 << 20}
 	// Alone, where nobody wakes the server with what he sends next, and together.
@@ -84,7 +84,7 @@ func TestRecordsEndWhereCommandsEnd(t *testing.T) {
 			all.Go(func() {
 				id := sessfs.ID(fmt.Sprintf("sess_%d_%d_%s", workers, worker, strings.Repeat("k", rand.IntN(150))))
 				s := &sessfs.Session{}
-				for range 40 {
+				for range 25 {
 					data := bytes.Repeat([]byte("x"), sizes[rand.IntN(len(sizes)-(worker+1)%3)])
 					l, now, err := c.TryLock(ctx, id, holder)
 					if err != nil || l == nil || string(now.Data) != string(s.Data) {
@@ -101,16 +101,20 @@ func TestRecordsEndWhereCommandsEnd(t *testing.T) {
 		}
 		all.Wait()
 	}
-	// Commands without values, of more than a record together.
-	var keys []string
-	for i := range listKeys {
-		keys = append(keys, fmt.Sprintf("sessfs:%0*d", 200+i%40, i))
-	}
+	// Commands without values, of two full records together, but for some bytes.
 	w, err := c.servers()[0].wire(c.deadline())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 20 {
+	for short := 0; short < 240; short += 15 {
+		var keys []string
+		for size := 0; size < 32<<10; {
+			b := newBatch()
+			b.get(strings.Repeat("k", 240), "v c")
+			n := min(240, 240+32<<10-short-size-len(b.text))
+			keys = append(keys, strings.Repeat("k", max(n, 1)))
+			size += len(b.text)
+		}
 		if _, _, err := w.get(0, keys, c.deadline()); err != nil {
 			t.Fatal(err)
 		}
