@@ -217,6 +217,9 @@ func (o *operation) snapshot(list []found) (*sessfs.Session, error) {
 			return &sessfs.Session{}, nil
 		}
 		r := b.rec
+		if err := o.checkSeen(b); err != nil {
+			return nil, err
+		}
 		s := &sessfs.Session{State: r.state, Version: r.version, Attr: r.attr, Data: r.data}
 		if r.state == sessfs.Live && r.data == nil {
 			s.Data = []byte{}
@@ -271,8 +274,9 @@ func (o *operation) fetchAny(list []found, r *record) ([]byte, error) {
 
 // decode takes the record of the session apart.
 func (p place) decode(s *server, it item) (*record, error) {
-	r, err := decodeRecord(it.value)
+	r, _, err := s.openRecord(p.data, it.value)
 	if err != nil {
+		s.cl.brokenSeal(p.id, s, err)
 		return nil, damaged(p.id, s, err.Error())
 	}
 	if r.id != p.id {

@@ -24,10 +24,15 @@ func (c *Cluster) putChunks(s *server, p place, r *record, data []byte, lifetime
 	if err != nil {
 		return err
 	}
+	l := c.seal.Load()
 	items := make([]keyValue, r.chunks())
 	for i, key := range chunkKeys(c.prefix, r.version.Nonce, len(items)) {
 		at := i * r.chunkSize
-		items[i] = keyValue{key, data[at : at+r.chunkLen(i)]}
+		value := data[at : at+r.chunkLen(i)]
+		if l.hashes() {
+			value = l.seal(chunkKind, key, value)
+		}
+		items[i] = keyValue{key, value}
 	}
 	out, err := w.set(p.conn, items, exptime(lifetime+spare), deadline)
 	if err != nil {
@@ -45,9 +50,19 @@ func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time
 	if err != nil {
 		return nil, "", err
 	}
-	items, err := w.getWithin(conn, chunkKeys(c.prefix, r.version.Nonce, r.chunks()), 2*r.length, deadline)
+	l, keys := c.seal.Load(), chunkKeys(c.prefix, r.version.Nonce, r.chunks())
+	items, _, err := w.getWithin(conn, keys, 2*r.length+len(keys)*sealOverhead, deadline)
 	if err != nil {
 		return nil, "", err
+	}
+	for i := range items {
+		if !items[i].found {
+			continue
+		}
+		if items[i].value, _, err = l.open(chunkKind, keys[i], items[i].value); err != nil {
+			c.brokenSeal(r.id, s, err)
+			return nil, fmt.Sprintf("part %d of %d: %v", i+1, len(keys), err), nil
+		}
 	}
 	data, why = r.assemble(items)
 	return data, why, nil

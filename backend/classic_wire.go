@@ -11,11 +11,21 @@ import (
 
 func expiration(exptime int64) int32 { return int32(min(exptime, math.MaxInt32)) }
 
+// keys are how the server has some keys.
+func (w *classic) keys(list []string) []string {
+	own := make([]string, len(list))
+	for i, k := range list {
+		own[i] = w.s.key(k)
+	}
+	return own
+}
+
 func fromItem(i *memcache.Item) item {
 	return item{found: true, value: i.Value, cas: i.CasID, flags: i.Flags}
 }
 
 func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64, error) {
+	keys = w.keys(keys)
 	type answer struct {
 		found map[string]*memcache.Item
 		epoch uint64
@@ -40,16 +50,19 @@ func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64,
 // classicRoom is how many bytes of values are asked for with one command.
 const classicRoom = 32 << 20
 
-func (w *classic) getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error) {
-	items := make([]item, 0, len(keys))
+func (w *classic) getWithin(conn int, keys []string, bytes int, deadline time.Time) (items []item, epoch uint64, err error) {
+	items = make([]item, 0, len(keys))
 	for some := range slices.Chunk(keys, max(1, len(keys)*classicRoom/max(bytes, classicRoom))) {
-		got, _, err := w.get(conn, some, deadline)
+		got, now, err := w.get(conn, some, deadline)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		if len(items) == 0 {
+			epoch = now // the oldest: a cas that is younger than it is void at worst
 		}
 		items = append(items, got...)
 	}
-	return items, nil
+	return items, epoch, nil
 }
 
 func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
@@ -60,6 +73,7 @@ func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
 		return nil, false
 	}
 	w.s.cl.looks.Add(1)
+	keys = w.keys(keys)
 	found, err := classicDo(w, deadline, false, func() (map[string]*memcache.Item, error) { return w.client.GetMulti(keys) })
 	if err != nil {
 		return nil, false
@@ -75,7 +89,7 @@ func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
 
 func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (locked, error) {
 	err := w.do(deadline, true, func() error {
-		return w.client.Add(&memcache.Item{Key: p.lock, Value: []byte(value), Expiration: expiration(exptime)})
+		return w.client.Add(&memcache.Item{Key: w.s.key(p.lock), Value: []byte(value), Expiration: expiration(exptime)})
 	})
 	if err != nil && !errors.Is(err, memcache.ErrNotStored) {
 		return locked{}, w.explain(err)
@@ -89,7 +103,7 @@ func (w *classic) lock(p place, value string, exptime int64, deadline time.Time)
 
 func (w *classic) store(p place, st storing, deadline time.Time) (stored, error) {
 	value := make([]byte, 0, len(st.head)+len(st.body))
-	it := &memcache.Item{Key: p.data, Value: append(append(value, st.head...), st.body...), Flags: st.mark, Expiration: expiration(st.exptime), CasID: st.cas}
+	it := &memcache.Item{Key: w.s.key(p.data), Value: append(append(value, st.head...), st.body...), Flags: st.mark, Expiration: expiration(st.exptime), CasID: st.cas}
 	err := w.do(deadline, false, func() error {
 		switch {
 		case st.add:
@@ -138,7 +152,7 @@ func (w *classic) outcome(err error) (stored, error) {
 func (w *classic) set(_ int, items []keyValue, exptime int64, deadline time.Time) (stored, error) {
 	for _, kv := range items {
 		err := w.do(deadline, true, func() error {
-			return w.client.Set(&memcache.Item{Key: kv.key, Value: kv.value, Expiration: expiration(exptime)})
+			return w.client.Set(&memcache.Item{Key: w.s.key(kv.key), Value: kv.value, Expiration: expiration(exptime)})
 		})
 		if out, err := w.outcome(err); err != nil || out.code != codeStored {
 			return out, err
@@ -166,7 +180,7 @@ func (w *classic) swap(key string, it item, epoch uint64, exptime int64, deadlin
 		if epoch != w.s.currentEpoch() {
 			return memcache.ErrCASConflict
 		}
-		return w.client.CompareAndSwap(&memcache.Item{Key: key, Value: it.value, CasID: it.cas, Expiration: expiration(exptime)})
+		return w.client.CompareAndSwap(&memcache.Item{Key: w.s.key(key), Value: it.value, CasID: it.cas, Expiration: expiration(exptime)})
 	})
 	out, err := w.outcome(err)
 	if err == nil && out.code == codeRefused {
@@ -183,7 +197,7 @@ func (w *classic) release(h *hold, _ seen, _ bool) { w.s.releaseByToken(h) }
 
 func (w *classic) drop(_ int, keys []string, deadline time.Time) error {
 	for _, k := range keys {
-		err := w.do(deadline, true, func() error { return w.client.Delete(k) })
+		err := w.do(deadline, true, func() error { return w.client.Delete(w.s.key(k)) })
 		if err != nil && !errors.Is(err, memcache.ErrCacheMiss) {
 			return w.explain(err)
 		}

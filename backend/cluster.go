@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"sessfs"
 	"sessfs/internal/loop"
@@ -36,6 +39,7 @@ type Options struct {
 	MaxSize       int64         // bytes of one session; default 16 MiB
 	Secure        Secure        // how connections are protected; default not at all
 	Log           *slog.Logger
+	Seal          *Seal       // how sessions are sealed; nil: not at all
 	ForceClassic  bool        // do not use meta commands, even where they work
 	Loops         *loop.Group // that serve the connections; nil: one of the Cluster's own
 }
@@ -60,6 +64,8 @@ type Cluster struct {
 	connections  int
 	prefix       string
 	forceClassic bool
+	seal         atomic.Pointer[sealing] // nil: nothing is sealed
+	seals        seals
 	log          *slog.Logger
 	loops        *loop.Group
 	ownLoops     bool
@@ -97,7 +103,11 @@ func New(o Options) (*Cluster, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections, mend: make(chan struct{}, 1)}
+	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections, mend: make(chan struct{}, 1),
+		seals: seals{seed: maphash.MakeSeed(), said: rate.Sometimes{First: 10, Interval: time.Second}}}
+	if err := c.setSeal(o.Seal); err != nil {
+		return nil, err
+	}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
 	if err := o.Secure.Check(); err != nil {
@@ -137,7 +147,7 @@ func (c *Cluster) newView(list []Server, replicas int, majority bool) (*view, er
 	if replicas < 0 || replicas > maxReplicas || replicas > len(list) {
 		return nil, fmt.Errorf("%d copies of each session on %d cache servers are impossible; give 1 to %d", replicas, len(list), min(maxReplicas, len(list)))
 	}
-	v := &view{replicas: replicas, majority: majority}
+	v := &view{replicas: replicas, majority: majority, hasher: c.hasher()}
 	seen := make(map[string]bool)
 	for _, sv := range list {
 		if sv.Network == "" {
@@ -159,30 +169,33 @@ func (c *Cluster) newView(list []Server, replicas int, majority bool) (*view, er
 		}
 		seen[sv.Name] = true
 		v.nodes = append(v.nodes, node{sv.Name, sv.Weight})
-		v.servers = append(v.servers, c.oldServer(sv))
+		v.servers = append(v.servers, c.oldServer(sv, v.hasher))
 	}
 	return v, nil
 }
 
-// oldServer returns the server that is there already under that name and address, else a new one.
-func (c *Cluster) oldServer(sv Server) *server {
+// oldServer returns the server that is there already under that name and address, with the same kind of keys, else a new one.
+func (c *Cluster) oldServer(sv Server, hasher *sealing) *server {
 	if all := c.all.Load(); all != nil {
 		for _, s := range *all {
-			if s.name == sv.Name && s.network == sv.Network && s.address == sv.Address {
+			if s.name == sv.Name && s.network == sv.Network && s.address == sv.Address && (s.hasher != nil) == (hasher != nil) {
 				return s
 			}
 		}
 	}
-	return c.newServer(sv)
+	return c.newServer(sv, hasher)
 }
 
-func (c *Cluster) newServer(sv Server) *server {
+func (c *Cluster) newServer(sv Server, hasher *sealing) *server {
 	label := fmt.Sprintf("cache server %s (%s)", sv.Name, sv.Address)
 	if sv.Name == sv.Address {
 		label = "cache server " + sv.Name
 	}
-	s := &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name),
+	s := &server{cl: c, name: sv.Name, network: sv.Network, address: sv.Address, label: label, mark: mark32(sv.Name), hasher: hasher,
 		conns: make([]*conn, c.connections), epoch: 1, tasks: make(chan task, maxTasks), gone: make(chan struct{}), downed: make(chan struct{}, 1)}
+	if hasher != nil {
+		s.mark = mark32(sv.Name + hashedMark)
+	}
 	s.youngUntil.Store(math.MaxInt64) // until it has told
 	return s
 }

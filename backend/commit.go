@@ -20,8 +20,10 @@ type commit struct {
 	lease    *sessfs.Lease
 	hold     *hold // of the lease; nil: without a lock
 	data     []byte
+	seal     *sealing
 	rec      record
-	head     []byte
+	head     []byte   // what is stored under the session's key,
+	body     []byte   // in two parts
 	earlier  []record // sent before a member failed
 	parts    []*part  // in the order of their names
 	winner   *found   // what somebody else has stored
@@ -53,7 +55,7 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := &commit{operation: c.operation(id), settings: c.settings.Load(), base: base, old: refOf(base), lease: lease, data: data}
+	m := &commit{operation: c.operation(id), settings: c.settings.Load(), base: base, old: refOf(base), lease: lease, data: data, seal: c.seal.Load()}
 	if lease != nil {
 		m.hold, _ = lease.Ref.(*hold)
 		lease.Marked = lease.Marked && !lease.Look
@@ -61,7 +63,7 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	if int64(len(data)) > m.settings.MaxSize || len(data) > maxData {
 		return nil, fmt.Errorf("storing session %s of %d bytes: %w: session.max_size is %d", id.Hash(), len(data), sessfs.ErrTooLarge, m.settings.MaxSize)
 	}
-	m.rec = record{id: id, state: sessfs.Live, version: nextVersion(base.Version, base.State == sessfs.Missing), attr: attr, length: len(data), sum: dataSum(data)}
+	m.rec = record{id: id, state: sessfs.Live, version: c.nextVersion(id, base), attr: attr, length: len(data), sum: dataSum(data)}
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -145,7 +147,7 @@ func (m *commit) prepare() error {
 			m.failed(p.s, err)
 			return m.choose()
 		}
-		room, chunk = min(room, in.room(len(m.place.data))), min(chunk, m.c.chunkRoom(in))
+		room, chunk = min(room, in.room(max(len(m.place.data), len(m.c.prefix)+hashedLen))-m.seal.overhead()), min(chunk, m.c.chunkRoom(in)-m.seal.overhead())
 		m.rec.where = append(m.rec.where, p.s.mark)
 	}
 	m.rec.chunkSize = 0
@@ -155,7 +157,13 @@ func (m *commit) prepare() error {
 			return fmt.Errorf("storing session %s of %d bytes: %w: its servers take parts of %d bytes", m.id.Hash(), len(m.data), sessfs.ErrTooLarge, chunk)
 		}
 	}
-	m.head = m.rec.encode()
+	m.head, m.body = m.rec.encode(), nil
+	if m.rec.chunkSize == 0 {
+		m.body = m.data
+	}
+	if m.seal.hashes() {
+		m.head, m.body = m.seal.seal(recordKind, m.seal.recordAt(m.place.data), m.head, m.body), nil
+	}
 	return nil
 }
 
@@ -230,10 +238,7 @@ func (m *commit) sendChunks() error {
 
 // send stores the record on those members that do not have it, and reads their locks after that.
 func (m *commit) send() error {
-	st := storing{head: m.head, mark: uint32(m.rec.version.Nonce), exptime: exptime(m.rec.attr.Remaining(m.settings.Lifetime)), lock: m.hold != nil, look: m.lease != nil && m.lease.Look}
-	if m.rec.chunkSize == 0 {
-		st.body = m.data
-	}
+	st := storing{head: m.head, body: m.body, mark: uint32(m.rec.version.Nonce), exptime: exptime(m.rec.attr.Remaining(m.settings.Lifetime)), lock: m.hold != nil, look: m.lease != nil && m.lease.Look}
 	var buf [2]func() (stored, error)
 	waits, n := buf[:0], 0
 	for _, p := range m.parts {

@@ -41,6 +41,7 @@ func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Hold
 		left, buried := o.bury(tomb, list, answers)
 		existed = existed || buried && own
 		if left == 0 {
+			o.c.noteSeen(o.id, tomb.rec.version)
 			o.tellOthers(tomb.rec, list)
 			return existed, holderAmong(answers), nil
 		}
@@ -64,7 +65,16 @@ func (o *operation) tombstone(b *found, list []found) *found {
 	for _, f := range list {
 		r.where = append(r.where, f.s.mark)
 	}
-	return &found{item: item{found: true, value: r.encode()}, rec: r}
+	return o.sealedTombstone(r)
+}
+
+// sealedTombstone is a tombstone as it is stored.
+func (p place) sealedTombstone(r *record) *found {
+	value := r.encode()
+	if l := p.c.seal.Load(); l.hashes() {
+		value = l.seal(recordKind, l.recordAt(p.data), value)
+	}
+	return &found{item: item{found: true, value: value}, rec: r}
 }
 
 // bury stores a tombstone on those members that have nothing better. It returns on how many that did not succeed, and
@@ -110,7 +120,7 @@ func (o *operation) bury(tomb *found, list []found, answers []answer) (left int,
 // tellOthers stores the tombstone on the candidates that are not members, in the background and when they answer: they may
 // have a copy from when they were.
 func (o *operation) tellOthers(tomb *record, list []found) {
-	copyOf := &found{item: item{found: true, value: tomb.encode()}, rec: tomb}
+	copyOf := o.sealedTombstone(tomb)
 	until := time.Now().Add(2 * o.c.settings.Load().Lifetime)
 	for _, v := range *o.c.views.Load() {
 		for _, s := range v.candidates(o.id) {

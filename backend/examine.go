@@ -46,6 +46,7 @@ func Examine(ctx context.Context, o Options) []Examination {
 	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: slog.New(slog.DiscardHandler)}
 	c.guard.Store(newGuard(o.Secure, c.log))
 	c.Reconfigure(Settings{Timeout: o.Timeout})
+	c.setSeal(o.Seal) // keys that cannot be used together are refused before
 	c.ctx, c.end = context.WithCancel(ctx)
 	defer c.running.Wait()
 	defer c.end()
@@ -55,7 +56,7 @@ func Examine(ctx context.Context, o Options) []Examination {
 	for i, sv := range o.Servers {
 		sv.Network, sv.Name = cmp.Or(sv.Network, "tcp"), cmp.Or(sv.Name, sv.Address)
 		all[i].Server = sv
-		visits[i] = &visit{s: c.newServer(sv), e: &all[i], mark: c.prefix + probeMark + rand.Text()}
+		visits[i] = &visit{s: c.newServer(sv, nil), e: &all[i], mark: c.prefix + probeMark + rand.Text()}
 		wg.Go(func() { visits[i].look(ctx) })
 	}
 	wg.Wait()
@@ -200,11 +201,13 @@ func (v *visit) readRecords() error {
 			e.Hosts = append(e.Hosts, h)
 		}
 	}
-	if b, err = v.p.value(v.s.cl.prefix+listsMark, maxListsSize); err != nil || b == nil {
+	if b, err = v.p.value(v.s.cl.prefix+listsMark, maxListsSize+sealOverhead); err != nil || b == nil {
 		return err
 	}
-	lists, err := decodeHistory(b)
-	e.ListsErr = err
+	var lists history
+	if b, e.ListsErr = v.s.openDocument(b); e.ListsErr == nil {
+		lists, e.ListsErr = decodeHistory(b)
+	}
 	for _, l := range lists {
 		out := ServerList{Digest: digest(l.identity())}
 		for _, s := range l.Servers {

@@ -235,11 +235,12 @@ func FuzzKeys(f *testing.F) {
 		}
 		name := nameOf(prefix, sessfs.ID(id))
 		record := prefix + name
+		s := &server{cl: &Cluster{prefix: prefix}}
 		for _, key := range []string{record, prefix + lockMark + name, prefix + waitMark + name, chunkKey(prefix, 1<<64-1, maxChunks), prefix + listsMark} {
 			if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 				t.Fatalf("%q has the key %q", id, key)
 			}
-			if isRecordKey(prefix, key) != (key == record) {
+			if s.isRecordKey(key) != (key == record) {
 				t.Fatalf("%q of %q is taken for what it is not", key, id)
 			}
 		}

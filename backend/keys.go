@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"sessfs"
 )
@@ -17,12 +16,16 @@ import (
 //	<prefix>?<id or #hash>     the mark of those who want the lock: the token of the lease that they wait for
 //	<prefix>+<nonce>.<index>   a chunk of the record with that nonce
 //	<prefix>!probe.<random>    what a server is tried with
+//
+// Where sessions are sealed, another name stands in the place of the id or its hash: see seal_names.go.
 const (
 	hashMark  = "#"
 	lockMark  = "@"
 	waitMark  = "?"
 	chunkMark = "+"
-	probeMark = "!probe."
+	probeMark = documentMark + "probe."
+
+	documentMark = "!" // begins what is no session's
 )
 
 const (
@@ -61,15 +64,6 @@ func plain(s string) bool {
 		}
 	}
 	return true
-}
-
-// isRecordKey tells a record's key from others, by the byte after the prefix.
-func isRecordKey(prefix, key string) bool {
-	name, ok := strings.CutPrefix(key, prefix)
-	if !ok || name == "" {
-		return false
-	}
-	return plain(name) || strings.HasPrefix(name, hashMark)
 }
 
 func chunkKey(prefix string, nonce uint64, i int) string {

@@ -21,7 +21,7 @@ type known struct {
 
 // listOf is a view as hosts tell each other of it.
 func listOf(v *view) list {
-	l := list{Replicas: v.replicas}
+	l := list{Replicas: v.replicas, Hashed: v.hasher != nil}
 	for i, s := range v.servers {
 		l.Servers = append(l.Servers, listServer{Name: s.name, Network: s.network, Address: s.address, Weight: v.nodes[i].weight})
 	}
@@ -33,6 +33,11 @@ func listOf(v *view) list {
 func (c *Cluster) SetServers(servers []Server, replicas int, majority bool) error {
 	c.known.mu.Lock()
 	defer c.known.mu.Unlock()
+	return c.setServers(servers, replicas, majority)
+}
+
+// setServers is SetServers for those who hold known.mu.
+func (c *Cluster) setServers(servers []Server, replicas int, majority bool) error {
 	v, err := c.newView(servers, replicas, majority)
 	if err != nil {
 		return err
@@ -68,11 +73,18 @@ func (c *Cluster) learnFrom(s *server, in *info) {
 	defer c.known.mu.Unlock()
 	c.merge(s, in.lists, time.Now())
 	c.rebuild((*c.views.Load())[0], time.Now())
-	c.learnSoon() // a server that was restarted has no document
 }
 
 // merge takes over a server's document. It returns what is to be stored there instead; nil: nothing. The caller holds known.mu.
 func (c *Cluster) merge(s *server, document []byte, now time.Time) []byte {
+	l := c.seal.Load()
+	document, err := s.openDocument(document)
+	if err == errNoKeys {
+		return nil // the other hosts need it
+	}
+	if err != nil {
+		c.log.Warn("a cache server's record of the server lists is not sealed as it should be; it is replaced", "server", s.name, "err", err)
+	}
 	merged, store, left, err := mergeInto(document, c.known.history, c.known.own, now, c.settings.Load().Lifetime)
 	if err != nil {
 		c.log.Warn("a cache server's record of the server lists is damaged; it is replaced", "server", s.name, "err", err)
@@ -81,6 +93,9 @@ func (c *Cluster) merge(s *server, document []byte, now time.Time) []byte {
 		c.log.Warn("there were more server lists within a session's lifetime than have room; sessions that only the oldest name may not be found", "left_out", left)
 	}
 	c.known.history = merged
+	if store != nil && l.hashes() {
+		store = l.seal(documentKind, c.prefix+listsMark, store)
+	}
 	return store
 }
 
@@ -89,7 +104,7 @@ func (c *Cluster) rebuild(present *view, now time.Time) {
 	views := []*view{present}
 	pool := slices.Clone(c.servers())
 	pool = slices.DeleteFunc(pool, func(s *server) bool {
-		return slices.ContainsFunc(present.servers, func(p *server) bool { return p.name == s.name })
+		return slices.ContainsFunc(present.servers, func(p *server) bool { return p.name == s.name && (p.hasher == nil) == (s.hasher == nil) })
 	})
 	pool = append(pool, present.servers...)
 	for _, l := range c.known.history.alive(now, c.settings.Load().Lifetime) {
@@ -97,11 +112,16 @@ func (c *Cluster) rebuild(present *view, now time.Time) {
 			continue
 		}
 		v := &view{replicas: l.Replicas, majority: c.known.majority}
+		if l.Hashed {
+			if v.hasher = c.seal.Load(); v.hasher == nil {
+				continue // see keyless
+			}
+		}
 		for _, ls := range l.Servers {
-			at := slices.IndexFunc(pool, func(s *server) bool { return s.name == ls.Name })
+			at := slices.IndexFunc(pool, func(s *server) bool { return s.name == ls.Name && (s.hasher == nil) == (v.hasher == nil) })
 			if at < 0 {
 				at = len(pool)
-				pool = append(pool, c.newServer(Server(ls)))
+				pool = append(pool, c.newServer(Server(ls), v.hasher))
 			}
 			v.nodes, v.servers = append(v.nodes, node{ls.Name, ls.Weight}), append(v.servers, pool[at])
 		}

@@ -131,10 +131,25 @@ func (c *Cluster) canMiss(servers []*server, errs []error) bool {
 	return true
 }
 
-// list calls fn for every record of a server. An item that was read is not dumped until the server has moved it in its LRU,
+// list calls fn for every record of a server, but for damaged ones.
+func (s *server) list(ctx context.Context, pause time.Duration, dumps int, fn func(sessfs.Entry) error) error {
+	return s.listItems(ctx, pause, dumps, func(l listed, it item, _ uint64) error {
+		r, _, err := s.openRecord(l.key, it.value)
+		if err == nil && s.key(s.cl.prefix+nameOf(s.cl.prefix, r.id)) != l.key {
+			err = errors.New("foreign: it is another session's record")
+		}
+		if err != nil {
+			s.cl.log.Warn("a listing leaves out a damaged record", "server", s.name, "session", sessfs.ID(strings.TrimPrefix(l.key, s.cl.prefix)).Hash(), "err", err)
+			return nil
+		}
+		return fn(sessfs.Entry{ID: r.id, State: r.state, Attr: r.attr, Size: int64(r.length), Expires: l.expires, Server: s.name})
+	})
+}
+
+// listItems calls fn for what is under every record's key of a server, with the epoch of its cas. An item that was read is not dumped until the server has moved it in its LRU,
 // which a thread of its own does within a second: of 5,000 that were read a moment ago none was dumped for 116 ms (1.6.18).
 // So no dump before has missed what the last one shows only where they are further apart than that: see listWait.
-func (s *server) list(ctx context.Context, pause time.Duration, dumps int, fn func(sessfs.Entry) error) error {
+func (s *server) listItems(ctx context.Context, pause time.Duration, dumps int, fn func(listed, item, uint64) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	batches := make(chan []listed, listBatches)
@@ -173,8 +188,8 @@ func (s *server) list(ctx context.Context, pause time.Duration, dumps int, fn fu
 	return dumpErr
 }
 
-// listBatch fetches the records and calls fn for each that is one.
-func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
+// listBatch fetches the items and calls fn for each that is there.
+func (s *server) listBatch(b []listed, fn func(listed, item, uint64) error) error {
 	deadline := s.cl.deadline()
 	w, err := s.wire(deadline)
 	if err != nil {
@@ -184,7 +199,7 @@ func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
 	for i := range b {
 		keys[i] = b[i].key
 	}
-	items, err := w.getWithin(0, keys, listRoom+s.itemMax(), deadline)
+	items, epoch, err := w.getWithin(0, keys, listRoom+s.itemMax(), deadline)
 	if err != nil {
 		return err
 	}
@@ -192,16 +207,7 @@ func (s *server) listBatch(b []listed, fn func(sessfs.Entry) error) error {
 		if !it.found {
 			continue // it ended meanwhile
 		}
-		r, err := decodeRecord(it.value)
-		if err == nil && s.cl.prefix+nameOf(s.cl.prefix, r.id) != b[i].key {
-			err = errors.New("foreign: it is another session's record")
-		}
-		if err != nil {
-			s.cl.log.Warn("a listing leaves out a damaged record", "server", s.name, "session", sessfs.ID(strings.TrimPrefix(b[i].key, s.cl.prefix)).Hash(), "err", err)
-			continue
-		}
-		e := sessfs.Entry{ID: r.id, State: r.state, Attr: r.attr, Size: int64(r.length), Expires: b[i].expires, Server: s.name}
-		if err := fn(e); err != nil {
+		if err := fn(b[i], it, epoch); err != nil {
 			return err
 		}
 	}
@@ -313,7 +319,7 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 			return false, s.fail(fmt.Errorf("%w: %.40q in a metadump", errSurprise, l))
 		}
 		e, ok := parseDump(l)
-		if !ok || !isRecordKey(s.cl.prefix, e.key) || !d.isNew(e.key) {
+		if !ok || !s.isRecordKey(e.key) || !d.isNew(e.key) {
 			continue
 		}
 		if len(batch) == listKeys || (len(batch) > 0 && bytes+e.size > listBytes) {

@@ -21,7 +21,7 @@ import (
 // What is here is pure: no clock, no I/O. A host reads the document of every server, lets mergeInto say what is to be
 // stored there, and stores it with add or cas.
 const (
-	listsMark      = "!lists" // the document's key, after the prefix; no record's key begins so
+	listsMark      = documentMark + "lists" // the document's key, after the prefix; no record's key begins so
 	listsFormat    = 1
 	maxLists       = 16 // in a document
 	maxKnownLists  = 64 // in a host's memory, which may know more than has a place in a document
@@ -40,8 +40,9 @@ const (
 type list struct {
 	Servers  []listServer `json:"servers"` // in the order of their names
 	Replicas int          `json:"replicas"`
-	Used     int64        `json:"used"`            // when a host last noted that it has this list; unix ms
-	Moved    int64        `json:"moved,omitempty"` // when all its sessions had been moved to newer lists; unix ms
+	Hashed   bool         `json:"hashed,omitempty"` // keys have hashes in the place of names
+	Used     int64        `json:"used"`             // when a host last noted that it has this list; unix ms
+	Moved    int64        `json:"moved,omitempty"`  // when all its sessions had been moved to newer lists; unix ms
 }
 
 type listServer struct {
@@ -62,6 +63,9 @@ type historyDocument struct {
 // identity is the same for two lists that place sessions alike: addresses and order do not matter.
 func (l *list) identity() string {
 	b := strconv.AppendInt(nil, int64(l.Replicas), 10)
+	if l.Hashed {
+		b = append(b, hashedMark...)
+	}
 	for _, s := range l.Servers {
 		b = strconv.AppendInt(append(b, '\n'), int64(s.Weight), 10)
 		b = append(append(b, ' '), s.Name...)

@@ -19,7 +19,7 @@ import (
 // server, "TOKEN LEFT", which ends as "TOKEN done". A host that finds another at work cannot know whether that began
 // before its own last change without this server, so it is content only with a work that began after its own first look.
 const (
-	mendMark   = "!mend" // the claim's key, after the prefix; no record's key begins so
+	mendMark   = documentMark + "mend" // the claim's key, after the prefix; no record's key begins so
 	mendDone   = "done"
 	mendEvery  = time.Second
 	mendClaim  = 15 * time.Second // a claim that is not renewed ends
@@ -86,6 +86,9 @@ func (c *Cluster) keepMending() {
 func (c *Cluster) mendServer(s *server) {
 	m := &s.mending
 	at := place{c: c, data: c.prefix + mendMark}
+	if s.hasher != nil {
+		at.data += hashedMark // by the other kind of names it has other copies
+	}
 	c.looks.Add(1)
 	g, err := s.beginGet(0, []string{at.data}, c.deadline())()
 	if err != nil {

@@ -162,7 +162,7 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	if up, err := strconv.ParseUint(general["uptime"], 10, 32); err == nil {
 		in.started = time.Now().Add(-time.Duration(up) * time.Second)
 	}
-	if in.lists, err = p.value(s.cl.prefix+listsMark, maxListsSize); err != nil {
+	if in.lists, err = p.value(s.cl.prefix+listsMark, maxListsSize+sealOverhead); err != nil {
 		return nil, err
 	}
 	if n, err := strconv.Atoi(settings["item_size_max"]); err == nil {

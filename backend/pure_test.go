@@ -49,6 +49,7 @@ func TestKeysAreFitForTheProtocol(t *testing.T) {
 	for b := 1; b < 256; b++ {
 		ids = append(ids, sessfs.ID([]byte{byte(b)}))
 	}
+	s := &server{cl: &Cluster{prefix: prefix}}
 	for _, id := range ids {
 		name := nameOf(prefix, id)
 		for _, key := range []string{prefix + name, prefix + lockMark + name} {
@@ -60,11 +61,11 @@ func TestKeysAreFitForTheProtocol(t *testing.T) {
 			}
 			seen[key] = id
 		}
-		if !isRecordKey(prefix, prefix+name) || isRecordKey(prefix, prefix+lockMark+name) {
+		if !s.isRecordKey(prefix+name) || s.isRecordKey(prefix+lockMark+name) {
 			t.Errorf("%q: a record's key is not told from a lock's", name)
 		}
 	}
-	if k := chunkKey(prefix, math.MaxUint64, maxChunks); len(k) > maxKey || isRecordKey(prefix, k) {
+	if k := chunkKey(prefix, math.MaxUint64, maxChunks); len(k) > maxKey || s.isRecordKey(k) {
 		t.Errorf("chunk key %q", k)
 	}
 }

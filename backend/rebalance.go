@@ -101,7 +101,7 @@ func (r *rebalance) run(ctx context.Context) (RebalanceReport, error) {
 			return r.report, stopped
 		}
 		if err == nil && r.p.Done-before < listSeen { // a larger one is dumped once only
-			f.listed[s.name] = true
+			f.listed[listName(s.name, s.hasher != nil)] = true
 		} else if err != nil {
 			errs = append(errs, err)
 			r.c.log.Warn("a rebalance goes on without a server: sessions that only it has are not found", "server", s.name, "err", err)
@@ -132,6 +132,11 @@ func (r *rebalance) finish(ctx context.Context, servers []*server, errs []error)
 	}
 	if err := r.again(ctx); err != nil {
 		return r.report, err
+	}
+	if r.o.Seal {
+		if err := r.sealAll(ctx); err != nil {
+			return r.report, err
+		}
 	}
 	err := r.end()
 	return r.report, err

@@ -99,7 +99,7 @@ func (r *rebalance) isFirst(o *copies) bool {
 		return true
 	}
 	// Of more than are remembered those are taken for known that a server has which was listed before.
-	return !slices.ContainsFunc(o.list, func(f found) bool { return f.item.found && r.found.listed[f.s.name] })
+	return !slices.ContainsFunc(o.list, func(f found) bool { return f.item.found && r.found.listed[listName(f.s.name, f.s.hasher != nil)] })
 }
 
 // countAll counts a session where it is. The caller holds mu.

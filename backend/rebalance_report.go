@@ -12,7 +12,7 @@ type rebalanced struct {
 	lists      history
 	present    list
 	counts     map[string]uint64 // sessions, by the server's name
-	listed     map[string]bool   // the names of servers that were searched to their end
+	listed     map[string]bool   // the listNames of servers that were searched to their end
 	complete   bool              // every session that was found is where the present list says
 	dryRun     bool
 	begun, now time.Time
@@ -36,6 +36,14 @@ func (r *rebalanced) drop() (dropped []list) {
 	return dropped
 }
 
+// listName names a server as one that has names of one kind.
+func listName(name string, hashed bool) string {
+	if hashed {
+		return name + hashedMark
+	}
+	return name
+}
+
 func (r *rebalanced) isPresent(l list) bool {
 	return history{r.present}.find(l) != nil
 }
@@ -43,7 +51,7 @@ func (r *rebalanced) isPresent(l list) bool {
 // unseen names a server of the list that was not searched: it may have sessions that no other server has.
 func (r *rebalanced) unseen(l list) string {
 	for _, s := range l.Servers {
-		if !r.listed[s.Name] {
+		if !r.listed[listName(s.Name, l.Hashed)] {
 			return s.Name
 		}
 	}
@@ -66,7 +74,7 @@ func (r *rebalanced) servers() []RebalanceServer {
 	}
 	for i := range all {
 		if all[i].Present {
-			if !r.listed[all[i].Name] {
+			if !r.listed[listName(all[i].Name, r.present.Hashed)] {
 				all[i].Why = "it does not answer"
 			}
 			continue

@@ -6,6 +6,7 @@ import "time"
 type RebalanceOptions struct {
 	DryRun bool // only count what is to be moved
 	Rate   int  // sessions moved in a second, at most; 0: DefaultRebalanceRate. Ten times as many are compared
+	Seal   bool // and seal, after that, what is not sealed with the first key
 }
 
 // DefaultRebalanceRate is the Rate that leaves the servers to the web hosts.
@@ -21,6 +22,7 @@ type RebalanceProgress struct {
 	Moved    uint64 `json:"moved"`  // sessions that were given a copy on a server that lacked it or had an older one
 	Failed   uint64 `json:"failed"` // sessions that could not be moved; the log says why
 	Busy     uint64 `json:"busy"`   // sessions that are to be moved, while somebody holds their lock; they are tried again
+	Sealed   uint64 `json:"sealed"` // copies that were sealed with the first key
 	Finished bool   `json:"finished"`
 	Text     string `json:"text,omitempty"` // what it does beside that, such as waiting for a server; "": nothing
 }
@@ -33,7 +35,18 @@ type RebalanceReport struct {
 	Busy    uint64            `json:"busy"`   // not moved: somebody held their lock all the time
 	Failed  uint64            `json:"failed"` // not moved: a server failed
 	DryRun  bool              `json:"dry_run"`
-	Servers []RebalanceServer `json:"servers"` // of the present list and of those before it, by name
+	Seals   *SealReport       `json:"seals,omitempty"` // where sealing was asked for
+	Servers []RebalanceServer `json:"servers"`         // of the present list and of those before it, by name
+}
+
+// SealReport is what the copies of sessions were sealed with. A session counts once for each server that has it.
+type SealReport struct {
+	Keys   map[string]uint64 `json:"keys"`   // found, by the name of the key; "": not sealed
+	Sealed uint64            `json:"sealed"` // sealed with the first key now, or to be in a dry run
+	Left   uint64            `json:"left"`   // not sealed with the first key: a server failed, or they are damaged
+	First  string            `json:"first"`  // the name of the first key
+	// Plain is how long hosts may still use names that are not hashed. Zero: not any more.
+	Plain time.Time `json:"plain,omitzero"`
 }
 
 // Complete tells whether every session is where the present list says.

@@ -9,7 +9,7 @@ func (w metaWire) release(h *hold, at seen, wanted bool) {
 	s.mu.Unlock()
 	if at.cas != 0 && at.epoch == now && c != nil {
 		b := newBatch()
-		b.delete(h.lock, at.cas)
+		b.delete(s.key(h.lock), at.cas)
 		b.deadline = s.cl.deadline()
 		b.after = func(b *batch) {
 			// EX: the server moved the item, which changes its cas, or it is another's.

@@ -19,8 +19,9 @@ type server struct {
 	cl               *Cluster
 	name             string
 	network, address string
-	label            string // "cache server NAME (ADDRESS)" for errors and logs
-	mark             uint32 // how it stands in a record's where
+	label            string   // "cache server NAME (ADDRESS)" for errors and logs
+	mark             uint32   // how it stands in a record's where
+	hasher           *sealing // whose hashes stand for names in its keys; nil: the names themselves
 
 	trips, waits, failures atomic.Uint64
 	roundTrips             hist.Hist
@@ -29,6 +30,8 @@ type server struct {
 	youngUntil             atomic.Int64            // Boottime until which it may have forgotten locks
 
 	mending mending
+
+	sealedLists atomic.Bool // its document of the lists is sealed
 
 	tasks  chan task     // for the housekeeper
 	gone   chan struct{} // closed by close
@@ -209,7 +212,8 @@ func (s *server) connect(a *attempt) {
 		in.classic.close()
 	}
 	if a.err == nil {
-		s.cl.announceSoon() // a server that was restarted knows no hosts
+		s.cl.announceSoon() // a server that was restarted knows no hosts,
+		s.cl.learnSoon()    // and has no document of the lists
 	}
 	close(a.done)
 }

@@ -178,6 +178,7 @@ func (m *commit) own() ref {
 
 // done notes what is on the members now, and tidies up what was.
 func (m *commit) done() *sessfs.Session {
+	m.c.noteSeen(m.id, m.rec.version)
 	own := m.own()
 	own.copies = make([]copied, 0, len(m.parts))
 	for _, p := range m.parts {

@@ -123,9 +123,12 @@ func (c *Cluster) Copies() Copies {
 // Servers implements sessfs.Backend. Servers that are marked down are not asked.
 func (c *Cluster) Servers(ctx context.Context) []sessfs.ServerStatus {
 	servers := c.servers()
-	list := make([]sessfs.ServerStatus, len(servers))
+	var list []sessfs.ServerStatus
 	for i, a := range c.allStats(ctx, servers) {
-		list[i] = servers[i].status(a)
+		// While names change it is there twice, once for each kind: it is one server.
+		if !slices.ContainsFunc(list, func(s sessfs.ServerStatus) bool { return s.Name == servers[i].name && s.Address == servers[i].address }) {
+			list = append(list, servers[i].status(a))
+		}
 	}
 	return list
 }

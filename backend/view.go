@@ -17,7 +17,8 @@ type view struct {
 	nodes    []node
 	servers  []*server // of nodes
 	replicas int
-	majority bool // of two servers both must answer
+	majority bool     // of two servers both must answer
+	hasher   *sealing // of its servers
 }
 
 // maxReplicas is how many copies a session may have.
@@ -83,14 +84,18 @@ type operation struct {
 	left     []*server // that were members and may have the lock still
 	changes  uint64    // Cluster.changes when the set was chosen
 	views    *[]*view  // by which it was chosen
+	known    uint64    // the counter of the session's version that this host knew of when it began; 0: none, or nothing is sealed
 }
 
 func (c *Cluster) operation(id sessfs.ID) operation {
-	return operation{place: c.place(id), deadline: c.deadline()}
+	return operation{place: c.place(id), deadline: c.deadline(), known: c.seen(id)}
 }
 
 // set chooses the members, in the order of their names.
 func (o *operation) set() ([]*server, error) {
+	if err := o.c.keyless(); err != nil {
+		return nil, err
+	}
 	var set []*server
 	now := sessfs.Boottime()
 	o.changes, o.views = o.c.changes.Load(), o.c.views.Load()
@@ -106,7 +111,7 @@ func (o *operation) set() ([]*server, error) {
 		}
 	}
 	if len(set) > 1 {
-		slices.SortFunc(set, func(a, b *server) int { return cmp.Compare(a.name, b.name) })
+		slices.SortFunc(set, func(a, b *server) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.mark, b.mark)) })
 	}
 	return set, nil
 }

@@ -18,7 +18,7 @@ type wire interface {
 	get(conn int, keys []string, deadline time.Time) (items []item, epoch uint64, err error)
 	// getWithin is get of values that have so many bytes together at most. The server's word does not count: one that sends
 	// more fails.
-	getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error)
+	getWithin(conn int, keys []string, bytes int, deadline time.Time) (items []item, epoch uint64, err error)
 	// look reads keys over a connection that stands, and makes none: no request waits for the answer, so it shall not be
 	// what finds out that a server is gone for a moment.
 	look(keys []string, deadline time.Time) (items []item, ok bool)
@@ -92,9 +92,10 @@ type metaWire struct{ s *server }
 func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
-	b.store("add", p.lock, 0, exptime, 0, []byte(value), nil)
-	b.get(p.lock, "v c")
-	b.get(p.data, "v c")
+	lock := w.s.key(p.lock)
+	b.store("add", lock, 0, exptime, 0, []byte(value), nil)
+	b.get(lock, "v c")
+	b.get(w.s.key(p.data), "v c")
 	f := w.s.launch(b, p.conn, 0, deadline)
 	return func() (locked, error) {
 		epoch, err := f.land()
@@ -126,7 +127,7 @@ func (w metaWire) beginGetWithin(conn int, keys []string, bytes int, deadline ti
 	b := newBatch()
 	b.repeat, b.limit = true, bytes
 	for _, k := range keys {
-		b.get(k, "v c")
+		b.get(w.s.key(k), "v c")
 	}
 	f := w.s.launch(b, conn, 0, deadline)
 	return func() (got, error) {
@@ -151,9 +152,9 @@ func (w metaWire) get(conn int, keys []string, deadline time.Time) ([]item, uint
 	return g.items, g.epoch, err
 }
 
-func (w metaWire) getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, error) {
+func (w metaWire) getWithin(conn int, keys []string, bytes int, deadline time.Time) ([]item, uint64, error) {
 	g, err := w.beginGetWithin(conn, keys, bytes, deadline)()
-	return g.items, err
+	return g.items, g.epoch, err
 }
 
 func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
@@ -166,7 +167,7 @@ func (w metaWire) look(keys []string, deadline time.Time) ([]item, bool) {
 	}
 	b := newBatch()
 	for _, k := range keys {
-		b.get(k, "v")
+		b.get(s.key(k), "v")
 	}
 	s.trips.Add(1)
 	if err := c.do(b, deadline); err != nil {
@@ -190,13 +191,14 @@ func (w metaWire) beginStore(p place, st storing, deadline time.Time) func() (st
 	if st.add {
 		verb, epoch = "add", 0
 	}
-	b.store(verb, p.data, st.mark, st.exptime, st.cas, st.head, st.body)
-	b.get(p.data, "f c")
+	data := w.s.key(p.data)
+	b.store(verb, data, st.mark, st.exptime, st.cas, st.head, st.body)
+	b.get(data, "f c")
 	if st.lock {
-		b.get(p.lock, "v c")
+		b.get(w.s.key(p.lock), "v c")
 	}
 	if st.look {
-		b.get(p.mark(), "v")
+		b.get(w.s.key(p.mark()), "v")
 	}
 	f := w.s.launch(b, p.conn, epoch, deadline)
 	return func() (stored, error) {
@@ -230,7 +232,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 	b := newBatch()
 	b.repeat = true
 	for _, kv := range items {
-		b.store("set", kv.key, 0, exptime, 0, nil, kv.value)
+		b.store("set", w.s.key(kv.key), 0, exptime, 0, nil, kv.value)
 	}
 	epoch, err := w.s.exchange(b, conn, 0, deadline)
 	if err != nil {
@@ -248,7 +250,7 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 func (w metaWire) renew(p place, _ func(item) bool, exptime int64, deadline time.Time) (item, error) {
 	b := newBatch()
 	b.repeat = true
-	b.touch(p.lock, "v c", exptime)
+	b.touch(w.s.key(p.lock), "v c", exptime)
 	if _, err := w.s.exchange(b, p.conn, 0, deadline); err != nil {
 		return item{}, err
 	}
@@ -260,7 +262,7 @@ func (w metaWire) renew(p place, _ func(item) bool, exptime int64, deadline time
 
 func (w metaWire) remove(conn int, key string, cas, epoch uint64, deadline time.Time) (bool, error) {
 	b := newBatch()
-	b.delete(key, cas)
+	b.delete(w.s.key(key), cas)
 	if _, err := w.s.exchange(b, conn, epoch, deadline); err != nil {
 		return false, err
 	}
@@ -271,7 +273,7 @@ func (w metaWire) drop(conn int, keys []string, deadline time.Time) error {
 	b := newBatch()
 	b.repeat = true
 	for _, k := range keys {
-		b.drop(k)
+		b.drop(w.s.key(k))
 	}
 	_, err := w.s.exchange(b, conn, 0, deadline)
 	return err

@@ -32,6 +32,7 @@ type Config struct {
 	Session Session
 	Lock    Lock
 	Cache   Cache
+	Seal    Seal
 	Admin   Admin
 	Log     Log
 }

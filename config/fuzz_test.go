@@ -21,7 +21,7 @@ func knownKey(key string) bool {
 	if key == "" {
 		return true
 	}
-	all := append(names(), "cache.servers.name", "cache.servers.address", "cache.servers.weight")
+	all := append(names(), "cache.servers.name", "cache.servers.address", "cache.servers.weight", "seal.keys.name", "seal.keys.file")
 	return slices.Contains(all, indexOf.ReplaceAllString(key, ""))
 }
 
@@ -29,7 +29,7 @@ func knownKey(key string) bool {
 // key, one error a line, in characters that a terminal prints.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", "cache: {servers: [a:1, {address: 'unix:/x', weight: 3}, '[::1]:2']}", "a: &a [*a]",
-		"mountpoint: /a//b/../c\ndepth: 3", `files: ["\x20*", "a"]`, "lock: {lease: 1h, wait: 0.5s}", "session: {max_size: 7 KiB, lifetime: 1d1ns}", "cache: {tls: {}, auth: {user: u, password_file: p}}",
+		"mountpoint: /a//b/../c\ndepth: 3", `files: ["\x20*", "a"]`, "lock: {lease: 1h, wait: 0.5s}", "session: {max_size: 7 KiB, lifetime: 1d1ns}", "seal: {keys: [{name: k1, file: /k}, {name: k2, file: k2}], accept_plain: true, write_plain: true}", "cache: {tls: {}, auth: {user: u, password_file: p}}",
 		"cache: {tls: {ca: /a//b, cert: c, key: /k, server_name: '::1', min_version: 1.3}}",
 		"lock:\n  lease: 3s\n  lease: 4s\n", "? [a]\n: b", "<<: {depth: 1}", "depth: !!int 3", "\x00", "---\na: 1\n---\n", "cache: {timeout: 10s, replicas: 5}",
 		"\"\\e[2J\\nx\": 1", "log: {level: \"\\e[2J\"}", "- a", "depth: 08", "files: {}", "cache: {servers: [{name: a}]}", "a: *b", strings.Repeat("[", 11000)} {

@@ -35,6 +35,7 @@ cache:
   prefix: "shop:"
   tls: {ca: /etc/ca.pem, cert: cert.pem, key: /etc//key.pem, server_name: cache.example, min_version: 1.3}
   auth: {user: web, password_file: memcached.password}
+seal: {keys: [{name: k2, file: /etc/k2}, {name: k1, file: k1}], accept_plain: true, write_plain: True}
 admin: {socket: /run/x.sock, metrics: "[::1]:9115"}
 log: {level: debug, format: json}
 `))
@@ -51,6 +52,7 @@ log: {level: debug, format: json}
 			Replicas: 3, Quorum: QuorumMajority, Timeout: 250 * time.Millisecond, RetryInterval: 2 * time.Second, Connections: 4, Prefix: "shop:",
 			TLS:  &TLS{"/etc/ca.pem", "cert.pem", "/etc/key.pem", "cache.example", "1.3"},
 			Auth: &Auth{"web", "memcached.password"}},
+		Seal:  Seal{[]SealKey{{"k2", "/etc/k2"}, {"k1", "k1"}}, true, true},
 		Admin: Admin{"/run/x.sock", "[::1]:9115"}, Log: Log{slog.LevelDebug, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -98,7 +100,16 @@ func TestRefused(t *testing.T) {
 		{"cache:\n  auth: {user: u}", "c.yaml:2: cache.auth: both user and password_file are needed"},
 		{"cache: {auth: {user: 'a:b', password_file: /p}}", "cache.auth.user: found"},
 		{"cache: {auth: {user: u, password: secret}}", "cache.auth.password: unknown key; did you mean cache.auth.password_file?"},
-		{"seal: {}", "seal: unknown key"},
+		{"seal: {key: x}", "c.yaml:1: seal.key: unknown key; did you mean seal.keys?"},
+		{"seal: {keys: [/k]}", `c.yaml:1: seal.keys[0]: found "/k", expected keys and values`},
+		{"seal: {keys: /k}", "a list of at most 16 keys"},
+		{"seal: {keys: [{name: k}]}", "seal.keys[0]: both name and file are needed"},
+		{"seal: {keys: [{name: k, file: ../k}]}", "seal.keys[0].file: found"},
+		{"seal:\n  keys:\n  - {name: k, file: /a}\n  - {name: k, file: /b}", `c.yaml:4: seal.keys[1]: the name "k" is here twice; the other one is on line 3`},
+		{"seal: {keys: [{name: 'a b', file: /k}]}", "1 to 64 printable bytes without spaces"},
+		{"seal: {keys: [{name: k, file: /k}], accept_plain: 1}", `seal.accept_plain: found "1", expected true or false`},
+		{"seal: {accept_plain: true}", "seal.accept_plain: is for the introduction of seal.keys, and there are none"},
+		{"seal: {keys: [{name: k, file: /k}], write_plain: true}", "c.yaml:1: seal.write_plain: needs seal.accept_plain: true"},
 		{"\n\ncache:\n  timeout: 5", `c.yaml:4: cache.timeout: found "5", expected a duration with a unit, such as 1s`},
 		{"lock: {wait: 0}", "a duration with a unit"},
 		{"cache: {timeout: 9s}", `c.yaml:1: cache.timeout: found "9s", expected less than half of lock.lease, 10s`},

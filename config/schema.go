@@ -74,6 +74,9 @@ func init() {
 		key("cache.prefix", remount, func(c *Config) *string { return &c.Cache.Prefix }, keyPrefix),
 		key("cache.tls", live, func(c *Config) **TLS { return &c.Cache.TLS }, tlsOf),
 		key("cache.auth", live, func(c *Config) **Auth { return &c.Cache.Auth }, authOf),
+		key("seal.keys", live, func(c *Config) *[]SealKey { return &c.Seal.Keys }, sealKeys),
+		key("seal.accept_plain", live, func(c *Config) *bool { return &c.Seal.AcceptPlain }, yesNo),
+		key("seal.write_plain", live, func(c *Config) *bool { return &c.Seal.WritePlain }, yesNo),
 		key("admin.socket", remount, func(c *Config) *string { return &c.Admin.Socket }, socketPath),
 		key("admin.metrics", live, func(c *Config) *string { return &c.Admin.Metrics }, listenAddress),
 		key("log.level", live, levelOf, logLevel),
@@ -97,6 +100,7 @@ func names() []string {
 func (p *parser) relations(c *Config) {
 	p.keepWithinLease(c)
 	p.serversForReplicas(c)
+	p.sealSteps(c)
 	if 2*c.Cache.Timeout < c.Lock.Lease {
 		return
 	}

@@ -72,6 +72,8 @@ func TestDiffKnowsEveryField(t *testing.T) {
 				f.SetInt(77)
 			case reflect.Uint32:
 				f.SetUint(0o700)
+			case reflect.Bool:
+				f.SetBool(true)
 			case reflect.Pointer:
 				f.Set(reflect.New(f.Type().Elem()))
 			case reflect.Slice:
@@ -92,7 +94,7 @@ func TestDiffKnowsEveryField(t *testing.T) {
 		t.Errorf("Config has %d fields, the schema %d keys", changed, len(keys))
 	}
 	live, _ := Diff(Default(), c)
-	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval cache.tls cache.auth admin.metrics log.level log.format"
+	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval cache.tls cache.auth seal.keys seal.accept_plain seal.write_plain admin.metrics log.level log.format"
 	if got := strings.Join(live, " "); got != want {
 		t.Errorf("live are %s, want %s", got, want)
 	}
@@ -150,6 +152,10 @@ func written(t *testing.T, c *Config) []byte {
 	if a := c.Cache.Auth; a != nil {
 		auth = map[string]any{"user": a.User, "password_file": a.PasswordFile}
 	}
+	var keys []map[string]any
+	for _, k := range c.Seal.Keys {
+		keys = append(keys, map[string]any{"name": k.Name, "file": k.File})
+	}
 	data, err := yaml.Marshal(map[string]any{
 		"mountpoint": c.Mountpoint, "files": slices.Clone(c.Files), "depth": c.Depth, "owner": c.Owner,
 		"directory": map[string]any{"owner": c.Directory.Owner, "group": c.Directory.Group, "mode": fmt.Sprintf("%04o", c.Directory.Mode)},
@@ -158,6 +164,7 @@ func written(t *testing.T, c *Config) []byte {
 		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "quorum": c.Cache.Quorum, "timeout": c.Cache.Timeout.String(),
 			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix,
 			"tls": tls, "auth": auth},
+		"seal":  map[string]any{"keys": keys, "accept_plain": c.Seal.AcceptPlain, "write_plain": c.Seal.WritePlain},
 		"admin": map[string]any{"socket": c.Admin.Socket, "metrics": c.Admin.Metrics},
 		"log":   map[string]any{"level": level, "format": c.Log.Format},
 	})

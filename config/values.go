@@ -104,6 +104,15 @@ func userName(p *parser, key string, n *yaml.Node) (string, bool) {
 
 var octal = regexp.MustCompile(`^0?[0-7]{3,4}$`)
 
+func yesNo(p *parser, key string, n *yaml.Node) (bool, bool) {
+	s, tag, ok := scalar(n)
+	if !ok || tag != "!!bool" {
+		p.bad(n, key, "true or false")
+		return false, false
+	}
+	return strings.EqualFold(s, "true"), true
+}
+
 func fileMode(p *parser, key string, n *yaml.Node) (uint32, bool) {
 	s, tag, ok := scalar(n)
 	switch {

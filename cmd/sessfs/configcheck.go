@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -27,7 +28,8 @@ func configCommand() *cobra.Command {
 			if _, err := mountOptions(c, file, c.Mountpoint); err != nil {
 				return err
 			}
-			switch err := backendOptions(c).Secure.Check(); {
+			_, err = loadSeal(c)
+			switch err := cmp.Or(backendOptions(c).Secure.Check(), err); {
 			case errors.Is(err, secret.ErrNoCredentials):
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: not checked: %v\n", file, err)
 			case err != nil:

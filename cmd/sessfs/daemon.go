@@ -145,6 +145,10 @@ func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
 	}
 	o := backendOptions(d.conf)
 	o.Log, o.Loops = d.log, d.loops
+	var err error
+	if o.Seal, err = loadSeal(d.conf); err != nil {
+		return coded{exitConfig, err}
+	}
 	c, err := backend.New(o)
 	if err != nil {
 		return coded{exitConfig, err}
@@ -227,22 +231,11 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	next := *d.conf
 	next.Session, next.Lock, next.Log, next.Admin.Metrics = c.Session, c.Lock, c.Log, c.Admin.Metrics
 	next.Cache.Timeout, next.Cache.RetryInterval = c.Cache.Timeout, c.Cache.RetryInterval
-	next.Cache.TLS, next.Cache.Auth = c.Cache.TLS, c.Cache.Auth
-	if d.cluster != nil && (slices.Contains(live, "cache.tls") || slices.Contains(live, "cache.auth")) {
-		if err := d.cluster.SetSecure(backendOptions(&next).Secure); err != nil {
-			d.monitor.reloadFailed()
-			d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
-			return
-		}
-	}
-	if d.cluster != nil && len(c.Cache.Servers) > 0 {
-		next.Cache.Servers, next.Cache.Replicas, next.Cache.Quorum = c.Cache.Servers, c.Cache.Replicas, c.Cache.Quorum
-		o := backendOptions(&next)
-		if err := d.cluster.SetServers(o.Servers, o.Replicas, o.Majority); err != nil {
-			d.monitor.reloadFailed()
-			d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
-			return
-		}
+	next.Cache.TLS, next.Cache.Auth, next.Seal = c.Cache.TLS, c.Cache.Auth, c.Seal
+	if err := d.reloadCluster(c, &next, live); err != nil {
+		d.monitor.reloadFailed()
+		d.log.Error("the new configuration is not used; the old one goes on", "file", d.file, "err", err)
+		return
 	}
 	d.conf = &next
 	d.save()
@@ -258,6 +251,34 @@ func (d *daemon) reloaded(c *config.Config, err error) {
 	d.monitor.listen(next.Admin.Metrics)
 	d.monitor.reloaded(len(remount))
 	d.log.Info("the configuration was reloaded", "file", d.file, "keys", strings.Join(live, ", "))
+}
+
+// reloadCluster takes over what is about the cache servers: next is what holds then. An error leaves the servers as they
+// were.
+func (d *daemon) reloadCluster(c, next *config.Config, live []string) error {
+	if d.cluster == nil {
+		return nil
+	}
+	if slices.Contains(live, "cache.tls") || slices.Contains(live, "cache.auth") {
+		if err := d.cluster.SetSecure(backendOptions(next).Secure); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc(live, func(key string) bool { return strings.HasPrefix(key, "seal.") }) {
+		seal, err := loadSeal(next)
+		if err == nil {
+			err = d.cluster.SetSeal(seal)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(c.Cache.Servers) == 0 {
+		return nil
+	}
+	next.Cache.Servers, next.Cache.Replicas, next.Cache.Quorum = c.Cache.Servers, c.Cache.Replicas, c.Cache.Quorum
+	o := backendOptions(next)
+	return d.cluster.SetServers(o.Servers, o.Replicas, o.Majority)
 }
 
 // stop unmounts and ends everything. Files that are still open have a moment to be closed.

@@ -88,6 +88,9 @@ func (r *doctorRequest) run(ctx context.Context) (doctor.Report, error) {
 		return doctor.Report{}, err
 	}
 	o := doctor.Options{Config: c, Root: r.root, Backend: backendOptions(c), Version: version, Mountpoint: c.Mountpoint}
+	if o.Backend.Seal, err = loadSeal(c); err != nil {
+		return doctor.Report{}, coded{exitConfig, err}
+	}
 	if o.ConfigFile, err = givenFile(r.file); err != nil {
 		return doctor.Report{}, err
 	}

@@ -92,7 +92,7 @@ func rootCommand(parsed *bool) *cobra.Command {
 		// What fails before this was called is wrong usage.
 		PersistentPreRun: func(*cobra.Command, []string) { *parsed = true },
 	}
-	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), topCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), importCommand(), exportCommand(), doctorCommand(), upgradeCommand(), configCommand(), versionCommand())
+	root.AddCommand(mountCommand(), umountCommand(), statusCommand(), topCommand(), lsCommand(), showCommand(), rmCommand(), unlockCommand(), rebalanceCommand(), sealCommand(), importCommand(), exportCommand(), doctorCommand(), upgradeCommand(), configCommand(), versionCommand())
 	root.AddCommand(buildCommands...)
 	return root
 }

@@ -148,7 +148,8 @@ func (m *monitor) snapshot(ctx context.Context) *metrics.Snapshot {
 		s.Files = d.mount.Stats()
 	}
 	if d.cluster != nil {
-		c := d.cluster.Copies()
+		c, seals := d.cluster.Copies(), d.cluster.Seals()
+		s.Seals = &seals
 		s.Copies, s.Servers, s.RoundTrips, s.Waited = &c, m.askServers(ctx), d.cluster.RoundTripTimes(), d.cluster.Waits()
 	}
 	m.mu.Lock()

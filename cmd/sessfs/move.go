@@ -78,7 +78,10 @@ func (r *moveRequest) open(cmd *cobra.Command, path string) (*movement, error) {
 	}
 	o := backendOptions(c)
 	o.Log = slog.New(newLogger(os.Stderr, slog.LevelError, c.Log.Format))
-	if m.cluster, err = backend.New(o); err != nil {
+	if o.Seal, err = loadSeal(c); err == nil {
+		m.cluster, err = backend.New(o)
+	}
+	if err != nil {
 		m.dir.Close()
 		return nil, coded{exitConfig, err}
 	}

@@ -22,7 +22,8 @@ func (d *daemon) status(ctx context.Context) any {
 	}
 	if d.cluster != nil {
 		c := d.cluster.Copies()
-		r.Copies = &c
+		seals := d.cluster.Seals()
+		r.Copies, r.Seals = &c, &seals
 		r.Hosts = d.cluster.Hosts()
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 		r.RoundTripTimes = d.cluster.RoundTripTimes()

@@ -33,7 +33,7 @@ var (
 // rebalance streams the progress, one JSON object a line, and ends when its client goes.
 func (d Daemon) rebalance(running *atomic.Bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		o := backend.RebalanceOptions{DryRun: r.FormValue("dry_run") != ""}
+		o := backend.RebalanceOptions{DryRun: r.FormValue("dry_run") != "", Seal: r.FormValue("seal") != ""}
 		if s := r.FormValue("rate"); s != "" {
 			n, err := strconv.ParseUint(s, 10, 31)
 			if err != nil {
@@ -54,7 +54,7 @@ func (d Daemon) rebalance(running *atomic.Bool) http.HandlerFunc {
 		defer running.Store(false)
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		enc, flush := json.NewEncoder(w), http.NewResponseController(w)
-		d.Log.Info("a rebalance begins", "dry_run", o.DryRun, "rate", o.Rate)
+		d.Log.Info("a rebalance begins", "dry_run", o.DryRun, "seal", o.Seal, "rate", o.Rate)
 		report, err := d.Rebalance(r.Context(), o, func(p backend.RebalanceProgress) {
 			enc.Encode(rebalanceLine{Progress: &p}) // a client that is gone ends the request's context
 			flush.Flush()
@@ -75,6 +75,9 @@ func (c *Client) Rebalance(ctx context.Context, o backend.RebalanceOptions, fn f
 	q := url.Values{}
 	if o.DryRun {
 		q.Set("dry_run", "1")
+	}
+	if o.Seal {
+		q.Set("seal", "1")
 	}
 	if o.Rate > 0 {
 		q.Set("rate", strconv.Itoa(o.Rate))

@@ -138,4 +138,9 @@ func (e emitter) copies(s *Snapshot) {
 	e.counter(mended, c.Mended)
 	e.counter(putBack, c.PutBack)
 	e.counter(lostReads, c.Lost)
+	e.gauge(sealKeys, float64(len(s.Seals.Keys)))
+	e.yes(sealPlain, s.Seals.AcceptPlain)
+	for reason, n := range s.Seals.Refused {
+		e.counter(sealRefused, n, reason)
+	}
 }

@@ -58,6 +58,13 @@ var (
 	lostReads        = describe("lost_session_reads_total", "Reads of sessions of which no server has a whole copy any more.")
 )
 
+// Seals.
+var (
+	sealKeys    = describe("seal_keys", "Keys that sessions are sealed and opened with; 0: they are not sealed.")
+	sealPlain   = describe("seal_accepts_plain", "Whether sessions that are not sealed are read, too.")
+	sealRefused = describe("seal_refusals_total", "Records of sessions that were refused because of their seal.", "reason")
+)
+
 // Cache servers.
 var (
 	serverInfo         = describe("server_info", "1; the labels tell what the server is.", "server", "address", "version", "protocol")

@@ -37,6 +37,16 @@ func (r *Report) Problems(now time.Time) (list []Problem) {
 		add("see the log for the reason: a server that did not answer, a lost lock",
 			"PHP got %s so far, the last %s ago", count(f.Errors, "error"), ago(*f.LastError, now))
 	}
+	if r.Seals != nil {
+		n := uint64(0)
+		for _, refused := range r.Seals.Refused {
+			n += refused
+		}
+		if n > 0 {
+			add("see the log for which and why: hosts with other seal.keys, or somebody who writes on the servers",
+				"%s refused so far because of a seal", were(n, "record"))
+		}
+	}
 	if lately(r.LastLost, now) {
 		add("see the log: a paused host, sessfs unlock, or a server that was restarted",
 			"%s lost under their holders so far, the last %s ago", were(r.Locking.LocksLost, "lock"), ago(*r.LastLost, now))

@@ -27,6 +27,7 @@ type Report struct {
 	Store      string                `json:"store"`     // "memcached" or "embedded"
 	Servers    []sessfs.ServerStatus `json:"servers"`
 	Copies     *backend.Copies       `json:"copies,omitempty"`
+	Seals      *backend.Seals        `json:"seals,omitempty"`
 	Hosts      []backend.HostRecord  `json:"hosts,omitempty"` // that use the same servers, as they have told within 15 minutes
 	Files      fusefs.Stats          `json:"files"`
 	Locking    locking.Stats         `json:"locking"`

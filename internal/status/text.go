@@ -43,6 +43,9 @@ func (r *Report) Print(out io.Writer, now time.Time) error {
 			fmt.Fprintf(w, "lists\t%d: sessions are looked for by the lists of the last lifetime, too (sessfs rebalance)\n", c.Lists)
 		}
 	}
+	if r.Seals != nil && len(r.Seals.Keys) > 0 {
+		fmt.Fprintf(w, "sealed\t%s\n", sealsText(r.Seals))
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -50,6 +53,24 @@ func (r *Report) Print(out io.Writer, now time.Time) error {
 		return err
 	}
 	return r.printLocks(out, now)
+}
+
+func sealsText(s *backend.Seals) string {
+	var names []string
+	for _, name := range s.Keys {
+		names = append(names, Printable(name))
+	}
+	text := "with " + names[0]
+	if more := names[1:]; len(more) > 0 {
+		text += "; " + strings.Join(more, ", ") + " open, too"
+	}
+	switch {
+	case s.WritePlain:
+		text = "not yet (seal.write_plain); keys: " + strings.Join(names, ", ")
+	case s.AcceptPlain:
+		text += "; what is not sealed is read, too (seal.accept_plain)"
+	}
+	return text
 }
 
 func table(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 8, 2, ' ', 0) }

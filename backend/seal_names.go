@@ -1,0 +1,69 @@
+package backend
+
+import (
+	"encoding/hex"
+	"strings"
+)
+
+// Where sessions are sealed, ids do not stand in keys: in the place of a name comes "~" and the HMAC of it. Whoever uses
+// the servers names sessions as ever; the keys are changed where commands are made for a server. During the introduction
+// both kinds of names are in use. A list of servers with hashed names is another list than the same servers without (see
+// lists.go), with a server of its own for each, and operations go to both as they do after every change of the list.
+const (
+	hashedMark = "~"
+	hashedSize = 16 // bytes of the HMAC
+	hashedLen  = len(hashedMark) + 2*hashedSize
+)
+
+// hashed is what stands for a name in keys; one that is hashed already stays.
+func (l *sealing) hashed(name string) string {
+	if strings.HasPrefix(name, hashedMark) {
+		return name
+	}
+	h := l.namer()
+	defer l.namers.Put(h)
+	h.Reset()
+	h.Write([]byte(name))
+	var sum [32]byte
+	var text [hashedLen]byte
+	copy(text[:], hashedMark)
+	hex.Encode(text[len(hashedMark):], h.Sum(sum[:0])[:hashedSize])
+	return string(text[:])
+}
+
+// recordAt is the place of a record in the sense of its envelope, by its key on a server.
+func (l *sealing) recordAt(key string) string {
+	if l == nil {
+		return ""
+	}
+	return l.prefix + l.hashed(strings.TrimPrefix(key, l.prefix))
+}
+
+// key is how the server has what others call that.
+func (s *server) key(key string) string {
+	if s.hasher == nil {
+		return key
+	}
+	prefix := s.cl.prefix
+	name, ok := strings.CutPrefix(key, prefix)
+	if !ok || name == "" {
+		return key // no session's
+	}
+	mark := ""
+	switch name[:1] {
+	case lockMark, waitMark:
+		mark, name = name[:1], name[1:]
+	case chunkMark, documentMark, hostsKey[:1]:
+		return key
+	}
+	return prefix + mark + s.hasher.hashed(name)
+}
+
+// isRecordKey tells the key of a record on the server from others, by what follows the prefix.
+func (s *server) isRecordKey(key string) bool {
+	name, ok := strings.CutPrefix(key, s.cl.prefix)
+	if s.hasher != nil {
+		return ok && len(name) == hashedLen && strings.HasPrefix(name, hashedMark)
+	}
+	return ok && name != "" && (plain(name) || strings.HasPrefix(name, hashMark))
+}
