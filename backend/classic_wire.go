@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -20,31 +21,41 @@ func (w *classic) keys(list []string) []string {
 	return own
 }
 
-func fromItem(i *memcache.Item) item {
-	return item{found: true, value: i.Value, cas: i.CasID, flags: i.Flags}
+// items gets the items of keys, in their order.
+func (w *classic) items(keys []string) ([]item, error) {
+	keys = w.keys(keys)
+	got, err := w.client.GetMulti(keys)
+	if err != nil {
+		return nil, err
+	}
+	items, n := make([]item, len(keys)), 0
+	for i, k := range keys {
+		f := got[k]
+		if f == nil {
+			continue
+		}
+		if f.CasID == 0 {
+			return nil, fmt.Errorf("%w: an item without a cas number", errSurprise)
+		}
+		items[i] = item{found: true, value: f.Value, cas: f.CasID, flags: f.Flags}
+		n++
+	}
+	if n < len(got) {
+		return nil, fmt.Errorf("%w: items that were not asked for", errSurprise)
+	}
+	return items, nil
 }
 
 func (w *classic) get(_ int, keys []string, deadline time.Time) ([]item, uint64, error) {
-	keys = w.keys(keys)
-	type answer struct {
-		found map[string]*memcache.Item
-		epoch uint64
-	}
-	got, err := classicDo(w, deadline, true, func() (answer, error) {
+	answer, err := classicDo(w, deadline, true, func() (got, error) {
 		epoch := w.s.currentEpoch()
-		found, err := w.client.GetMulti(keys)
-		return answer{found, epoch}, err
+		items, err := w.items(keys)
+		return got{items, epoch}, err
 	})
 	if err != nil {
 		return nil, 0, w.explain(err)
 	}
-	items := make([]item, len(keys))
-	for i, k := range keys {
-		if f := got.found[k]; f != nil {
-			items[i] = fromItem(f)
-		}
-	}
-	return items, got.epoch, nil
+	return answer.items, answer.epoch, nil
 }
 
 // classicRoom is how many bytes of values are asked for with one command.
@@ -73,18 +84,8 @@ func (w *classic) look(keys []string, deadline time.Time) ([]item, bool) {
 		return nil, false
 	}
 	w.s.cl.looks.Add(1)
-	keys = w.keys(keys)
-	found, err := classicDo(w, deadline, false, func() (map[string]*memcache.Item, error) { return w.client.GetMulti(keys) })
-	if err != nil {
-		return nil, false
-	}
-	items := make([]item, len(keys))
-	for i, k := range keys {
-		if f := found[k]; f != nil {
-			items[i] = fromItem(f)
-		}
-	}
-	return items, true
+	items, err := classicDo(w, deadline, false, func() ([]item, error) { return w.items(keys) })
+	return items, err == nil
 }
 
 func (w *classic) lock(p place, value string, exptime int64, deadline time.Time) (locked, error) {

@@ -288,6 +288,11 @@ type guarded struct {
 	guard lengthGuard
 }
 
+func (g *guarded) Write(b []byte) (int, error) {
+	g.guard.asked()
+	return g.saidConn.Write(b)
+}
+
 func (g *guarded) Read(b []byte) (int, error) {
 	n, err := g.saidConn.Read(b)
 	if bad := g.guard.see(b[:n]); bad != nil {

@@ -8,16 +8,19 @@ import (
 
 // lengthGuard follows the answers that gomemcache reads and stops at a value longer than the server's items can be:
 // gomemcache allocates whatever length it is told, up to 4 GiB. So it stops, too, at a line that begins like a value's and
-// is none to the letter, which the two might read differently.
+// is none to the letter, which the two might read differently; and at what comes behind an answer, which gomemcache would
+// take for the next one's.
 type lengthGuard struct {
-	limit int
-	line  []byte // an unfinished line, or what matters of it
-	skip  int    // bytes of a value still to come
-	got   int    // bytes of values since the last question
+	limit  int
+	line   []byte // an unfinished line, or what matters of it
+	skip   int    // bytes of a value still to come
+	asking bool   // a question has not its whole answer yet
+	values int    // in the answer
+	got    int    // bytes in them
 }
 
 // asked notes that a question was sent.
-func (g *lengthGuard) asked() { g.got = 0 }
+func (g *lengthGuard) asked() { g.asking, g.values, g.got = true, 0, 0 }
 
 const guardLine = 512 // bytes of a line that matter: a key, three numbers
 
@@ -44,10 +47,15 @@ func (g *lengthGuard) see(b []byte) error {
 		if err != nil {
 			return err
 		}
+		if !g.asking {
+			return fmt.Errorf("%w: more than was asked for", errSurprise)
+		}
+		g.asking = isValue
 		if isValue {
 			g.skip = n + 2
-			if g.got += n; g.got > 2*classicRoom+g.limit {
-				return fmt.Errorf("%w: %d bytes of values in an answer", errSurprise, g.got)
+			g.values, g.got = g.values+1, g.got+n
+			if g.values > maxChunks || g.got > 2*classicRoom+g.limit {
+				return fmt.Errorf("%w: %d values of %d bytes in an answer", errSurprise, g.values, g.got)
 			}
 		}
 	}

@@ -276,7 +276,7 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 	if err := p.send("lru_crawler metadump all\r\n"); err != nil {
 		return false, s.fail(err)
 	}
-	p.r = bufio.NewReaderSize(p.nc, 256<<10)
+	p.r = bufio.NewReaderSize(p.r, 256<<10)
 	var batch []listed
 	var bytes int64
 	flush := func() error {

@@ -149,20 +149,26 @@ func TestNewRefusesBadOptions(t *testing.T) {
 }
 
 func TestLengthGuard(t *testing.T) {
-	good := "VALUE k 0 5 1\r\nVALUE\r\nVALUE j 0 0 1\r\n\r\nEND\r\nSTORED\r\n"
-	for step := 1; step < len(good); step++ {
+	values := "VALUE k 0 5 1\r\nVALUE\r\nVALUE j 0 0 1\r\n\r\nEND\r\n"
+	for step := 1; step <= len(values); step++ {
 		g := lengthGuard{limit: 5}
-		for b := []byte(good); len(b) > 0; {
-			n := min(step, len(b))
-			if err := g.see(b[:n]); err != nil {
-				t.Fatalf("pieces of %d: %v", step, err)
+		for _, answer := range []string{values, "STORED\r\n", "END\r\n"} {
+			g.asked()
+			for b := []byte(answer); len(b) > 0; {
+				n := min(step, len(b))
+				if err := g.see(b[:n]); err != nil {
+					t.Fatalf("pieces of %d: %v", step, err)
+				}
+				b = b[n:]
 			}
-			b = b[n:]
 		}
 	}
-	for _, bad := range []string{"VALUE k 0 6 1\r\n", "VALUE k 0 -1 1\r\n", "VALUE k 0 4294967295 1\r\n", "END\r\nVALUE k 0 x\r\n"} {
-		if err := (&lengthGuard{limit: 5}).see([]byte(bad)); err == nil {
-			t.Errorf("%q is let through", bad)
+	for _, bad := range []string{"VALUE k 0 6 1\r\n", "VALUE k 0 -1 1\r\n", "VALUE k 0 4294967295 1\r\n", "VALUE k 0 x\r\n", "VALUE k\t7 0 4294967295 1\r\n", "VALUE  k 0 1 1\r\n",
+		"VALUE " + strings.Repeat("k", guardLine) + " 0 1 1\r\n", "END\r\nSTORED\r\n", "STORED\r\nEND\r\n"} {
+		g := lengthGuard{limit: 5}
+		g.asked()
+		if err := g.see([]byte(bad)); err == nil {
+			t.Errorf("%.40q is let through", bad)
 		}
 	}
 }
