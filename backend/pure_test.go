@@ -171,4 +171,11 @@ func TestLengthGuard(t *testing.T) {
 			t.Errorf("%.40q is let through", bad)
 		}
 	}
+	endless := lengthGuard{limit: 5}
+	endless.asked()
+	for n := 0; endless.see([]byte("VALUE k 0 0 1\r\n\r\n")) == nil; n++ {
+		if n > 1<<20 {
+			t.Fatal("values without end are let through")
+		}
+	}
 }
