@@ -90,6 +90,7 @@ type Server struct {
 // Admin says where the daemon is asked how it does.
 type Admin struct {
 	Socket string // absolute path
+	Group  string // whose members may use the socket as root may; "": none
 	// Metrics is where metrics, health and the web page are shown to everybody who can connect: an IP address, or localhost,
 	// and a port; "": nowhere.
 	Metrics string

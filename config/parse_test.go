@@ -53,7 +53,7 @@ log: {level: debug, format: json}
 			TLS:  &TLS{"/etc/ca.pem", "cert.pem", "/etc/key.pem", "cache.example", "1.3"},
 			Auth: &Auth{"web", "memcached.password"}},
 		Seal:  Seal{[]SealKey{{"k2", "/etc/k2"}, {"k1", "k1"}}, true, true},
-		Admin: Admin{"/run/x.sock", "[::1]:9115"}, Log: Log{slog.LevelDebug, "json"},
+		Admin: Admin{"/run/x.sock", "", "[::1]:9115"}, Log: Log{slog.LevelDebug, "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)

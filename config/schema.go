@@ -78,6 +78,7 @@ func init() {
 		key("seal.accept_plain", live, func(c *Config) *bool { return &c.Seal.AcceptPlain }, yesNo),
 		key("seal.write_plain", live, func(c *Config) *bool { return &c.Seal.WritePlain }, yesNo),
 		key("admin.socket", remount, func(c *Config) *string { return &c.Admin.Socket }, socketPath),
+		key("admin.group", remount, func(c *Config) *string { return &c.Admin.Group }, groupOrNone),
 		key("admin.metrics", live, func(c *Config) *string { return &c.Admin.Metrics }, listenAddress),
 		key("log.level", live, levelOf, logLevel),
 		key("log.format", live, func(c *Config) *string { return &c.Log.Format }, logFormat),

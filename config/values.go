@@ -102,6 +102,14 @@ func userName(p *parser, key string, n *yaml.Node) (string, bool) {
 	return s, true
 }
 
+// groupOrNone is userName, but may be "".
+func groupOrNone(p *parser, key string, n *yaml.Node) (string, bool) {
+	if s, tag, ok := scalar(n); ok && tag == "!!str" && s == "" {
+		return "", true
+	}
+	return userName(p, key, n)
+}
+
 var octal = regexp.MustCompile(`^0?[0-7]{3,4}$`)
 
 func yesNo(p *parser, key string, n *yaml.Node) (bool, bool) {

@@ -23,6 +23,8 @@ type Server struct {
 	dir  string
 	own  *loop.Group // that Mount started, because none was given
 	done chan struct{}
+
+	unmount func(flags int) error
 }
 
 // Mount mounts the sessions of store at o.Mountpoint. When it returns, requests are being answered. The error says
@@ -74,7 +76,10 @@ func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
 	fs := newFS(store, o)
 	dev := newDevice(o.Device, fs, mountOptions(o.Log))
 	fs.device = dev
-	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, done: make(chan struct{})}
+	s := &Server{fs: fs, dev: dev, dir: o.Mountpoint, unmount: o.Unmount, done: make(chan struct{})}
+	if s.unmount == nil {
+		s.unmount = func(flags int) error { return unix.Unmount(o.Mountpoint, flags) }
+	}
 	if o.Loops == nil {
 		s.own = g
 	}
@@ -92,9 +97,9 @@ func mount(store sessfs.Store, o Options, g *loop.Group) (*Server, error) {
 	return s, nil
 }
 
-// attach mounts, and begins to serve.
-func (s *Server) attach(o Options, g *loop.Group) error {
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", s.dev.fd, 1<<20)
+// MountDevice mounts o.Device at o.Mountpoint. Whatever is asked of the mount waits until a Server serves it.
+func MountDevice(o Options) error {
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", o.Device, 1<<20)
 	if o.Data != "" {
 		data += "," + o.Data
 	}
@@ -105,7 +110,19 @@ func (s *Server) attach(o Options, g *loop.Group) error {
 	if err := unix.Mount(source, o.Mountpoint, Type, o.Flags, data); err != nil {
 		return fmt.Errorf("mounting at %s: %w%s", o.Mountpoint, err, mountHint(err))
 	}
-	var err error
+	return nil
+}
+
+// attach mounts, and begins to serve.
+func (s *Server) attach(o Options, g *loop.Group) (err error) {
+	if o.Mount != nil {
+		err = o.Mount()
+	} else {
+		err = MountDevice(o)
+	}
+	if err != nil {
+		return err
+	}
 	if o.Before != nil { // what is asked waits in the kernel
 		err = o.Before()
 	}
@@ -116,7 +133,7 @@ func (s *Server) attach(o Options, g *loop.Group) error {
 		err = s.dev.serve(g)
 	}
 	if err != nil {
-		unix.Unmount(o.Mountpoint, unix.MNT_DETACH)
+		s.unmount(unix.MNT_DETACH)
 		return fmt.Errorf("mounting at %s: %w", o.Mountpoint, err)
 	}
 	return nil
@@ -178,7 +195,7 @@ func (s *Server) end() {
 	}
 	close(s.fs.stop)
 	if s.dev.failed.Load() { // nobody reads any more: what waits for an answer must not wait for ever
-		unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
+		s.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
 	}
 	s.fs.releaseAll() // ends the waits for locks, whose requests the kernel has given up
 	s.dev.workers.close()
@@ -209,9 +226,9 @@ func (fs *FS) releaseAll() {
 // Unmount takes the mount away. Where files are still open it is only detached (umount -l): those that have it open go
 // on, and Wait returns when the last of them has closed.
 func (s *Server) Unmount() error {
-	err := unix.Unmount(s.dir, 0)
+	err := s.unmount(0)
 	if errors.Is(err, unix.EBUSY) {
-		err = unix.Unmount(s.dir, unix.MNT_DETACH)
+		err = s.unmount(unix.MNT_DETACH)
 	}
 	if errors.Is(err, unix.EINVAL) { // not mounted any more
 		err = nil

@@ -28,6 +28,9 @@ func configCommand() *cobra.Command {
 			if _, err := mountOptions(c, file, c.Mountpoint); err != nil {
 				return err
 			}
+			if _, err := adminGroup(c, file); err != nil {
+				return err
+			}
 			_, err = loadSeal(c)
 			switch err := cmp.Or(backendOptions(c).Secure.Check(), err); {
 			case errors.Is(err, secret.ErrNoCredentials):

@@ -23,7 +23,6 @@ import (
 	"sessfs/internal/handover"
 	"sessfs/internal/keeper"
 	"sessfs/internal/loop"
-	"sessfs/internal/mountopt"
 	"sessfs/locking"
 )
 
@@ -61,7 +60,7 @@ type daemon struct {
 const grace = 5 * time.Second
 
 // start mounts, or takes the mount over. On error nothing is left behind.
-func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServers bool) (err error) {
+func (d *daemon) start(ctx context.Context, requireServers bool) (err error) {
 	d.started = time.Now()
 	successor := d.key != nil
 	defer func() {
@@ -69,17 +68,21 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 			d.close()
 		}
 	}()
-	mo, err := mountOptions(d.conf, d.source(), d.mountpoint)
+	mo, err := mountOptions(d.conf, sourceOf(d.file), d.mountpoint)
+	if err != nil {
+		return err
+	}
+	group, err := adminGroup(d.conf, sourceOf(d.file))
 	if err != nil {
 		return err
 	}
 	mo.Log = d.log
-	mo.Flags, mo.Data = opts.Flags(), opts.Data()
+	mo.Mount, mo.Unmount = d.child.Mount, d.unmount
 	if !successor {
 		if d.key, err = nodeKey(); err != nil {
 			d.log.Warn("the secret of the node ids could not be kept; they differ after a remount", "err", err)
 		}
-		if err := prepareMountpoint(d.mountpoint, d.importFrom != "", d.log); err != nil {
+		if err := prepareMountpoint(d.mountpoint, d.unmount, d.importFrom != "", d.log); err != nil {
 			return err
 		}
 	}
@@ -101,7 +104,7 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 	d.host = hostName()
 	d.locks = locking.New(d.store, locking.Options{Host: d.host, Boot: bootID(), Settings: lockSettings(d.conf), Log: d.log, Leases: d.memory.Leases()})
 	d.monitor = newMonitor(d, d.host)
-	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Named: d.locks.Named, Log: d.log, Metrics: d.monitor.handler, Health: d.monitor.health()}
+	control := admin.Daemon{Status: d.status, Store: d.locks, Backend: d.store, Named: d.locks.Named, Group: group, Log: d.log, Metrics: d.monitor.handler, Health: d.monitor.health()}
 	if d.cluster != nil {
 		control.Rebalance = d.cluster.Rebalance
 	}
@@ -124,16 +127,8 @@ func (d *daemon) start(ctx context.Context, opts mountopt.Options, requireServer
 		d.log.Info("took the mount over", "mountpoint", d.mountpoint, "version", version, "daemons", d.generation, "after", time.Since(d.started).Round(time.Millisecond))
 		return nil
 	}
-	d.log.Info("mounted", "mountpoint", d.mountpoint, "version", version, "servers", serversText(d.conf), "config", d.source())
+	d.log.Info("mounted", "mountpoint", d.mountpoint, "version", version, "servers", serversText(d.conf), "config", sourceOf(d.file))
 	return nil
-}
-
-// source is the first column of /proc/mounts: the configuration file, as in fstab's first column.
-func (d *daemon) source() string {
-	if d.file == "" {
-		return "sessfs"
-	}
-	return d.file
 }
 
 func (d *daemon) openStore(ctx context.Context, requireServers bool) error {
@@ -189,7 +184,7 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 			return nil
 		case <-keeper:
 			keeper = nil
-			d.log.Error("the keeper of the mount is gone: the mount ends with this daemon, and is not upgraded any more", "mountpoint", d.mountpoint)
+			d.log.Error("the keeper of the mount is gone: the mount is dead when this daemon ends, and is not upgraded any more (umount -l, or another mount, takes it away)", "mountpoint", d.mountpoint)
 		case <-ctx.Done():
 			d.log.Info("ending: unmounting", "mountpoint", d.mountpoint)
 			return d.stop()

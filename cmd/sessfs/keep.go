@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sessfs/fusefs"
+	"sessfs/internal/confine"
 	"sessfs/internal/handover"
 	"sessfs/internal/keeper"
 	"sessfs/internal/mountopt"
@@ -34,7 +36,15 @@ func keep(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return err
 	}
-	if _, err := mountopt.Parse(r.options...); err != nil {
+	rights := daemonRights(conf, r.importFrom != "")
+	if err := confine.Self(keeperRights(rights)); err != nil {
+		return fmt.Errorf("giving up rights: %w", err)
+	}
+	if err := confine.NoCore(); err != nil {
+		return err
+	}
+	opts, err := mountopt.Parse(r.options...)
+	if err != nil {
 		return coded{exitUsage, err}
 	}
 	mountpoint, err := r.where(conf)
@@ -69,6 +79,7 @@ func keep(ctx context.Context, r mountRequest) error {
 	if err != nil {
 		return err
 	}
+	mount := fusefs.Options{Device: device, Mountpoint: mountpoint, Source: sourceOf(file), Flags: opts.Flags(), Data: opts.Data()}
 	upgrades := newUpgrades()
 	defer upgrades.close()
 	hangup := make(chan os.Signal, 1)
@@ -83,6 +94,9 @@ func keep(ctx context.Context, r mountRequest) error {
 		Stderr:   stderr,
 		Terminal: os.Stderr,
 		Log:      log,
+		Start:    func(c *exec.Cmd) error { return confine.Start(c, rights) },
+		Mount:    func() error { return fusefs.MountDevice(mount) },
+		Unmount:  func(flags int) error { return unmountOurs(mountpoint, flags) },
 		Started: func() error {
 			if err := upgrades.begin(upgradeSocket(socketOf(conf, file, mountpoint))); err != nil {
 				return err
@@ -93,7 +107,7 @@ func keep(ctx context.Context, r mountRequest) error {
 			}
 			return nil
 		},
-		Abandon:  func() { unix.Unmount(mountpoint, unix.MNT_FORCE|unix.MNT_DETACH) },
+		Abandon:  func() { unmountOurs(mountpoint, unix.MNT_FORCE|unix.MNT_DETACH) },
 		Hangup:   hangup,
 		Upgrades: upgrades.asked,
 	})
@@ -126,6 +140,14 @@ func goBackground() error {
 		}
 	}
 	return nil
+}
+
+// sourceOf is the first column of /proc/mounts: the configuration file, as in fstab's first column.
+func sourceOf(file string) string {
+	if file == "" {
+		return "sessfs"
+	}
+	return file
 }
 
 // givenFile is the absolute path of a configuration file; "": there is none.

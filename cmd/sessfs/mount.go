@@ -198,7 +198,7 @@ func realPath(dir string) (string, error) {
 }
 
 // prepareMountpoint sees that one may mount there: a dead mount of ours is taken away.
-func prepareMountpoint(dir string, imports bool, log *slog.Logger) error {
+func prepareMountpoint(dir string, unmount func(flags int) error, imports bool, log *slog.Logger) error {
 	for {
 		kind, dead, err := fusefs.Mounted(dir)
 		if err != nil {
@@ -206,7 +206,7 @@ func prepareMountpoint(dir string, imports bool, log *slog.Logger) error {
 		}
 		if kind == fusefs.Type && dead {
 			log.Warn("an old mount whose daemon is gone is taken away", "mountpoint", dir)
-			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			if err := unmount(unix.MNT_DETACH); err != nil {
 				return failf(exitMount, "taking the old mount at %s away: %w (umount -l %s)", dir, err, dir)
 			}
 			continue

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sessfs/config"
+	"sessfs/internal/confine"
 	"sessfs/internal/handover"
 	"sessfs/internal/keeper"
-	"sessfs/internal/mountopt"
 )
 
 // loops is the number of event loops of a daemon on a machine with so many processors: see docs/performance.md.
@@ -34,6 +34,9 @@ func serve(ctx context.Context, r mountRequest) error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(loops(runtime.NumCPU()))
 	}
+	if err := confine.NoCore(); err != nil {
+		return err
+	}
 	child, err := keeper.Attach()
 	if err != nil {
 		return err
@@ -44,10 +47,6 @@ func serve(ctx context.Context, r mountRequest) error {
 	memory, err := handover.Attach(keeper.FirstFile + 1)
 	if err != nil {
 		return err
-	}
-	opts, err := mountopt.Parse(r.options...)
-	if err != nil {
-		return coded{exitUsage, err}
 	}
 	unix.CloseOnExec(keeper.FirstFile + 2)
 	d := &daemon{device: device, memory: memory, child: child, importFrom: r.importFrom, heap: os.NewFile(keeper.FirstFile+2, "sessions")}
@@ -78,11 +77,12 @@ func serve(ctx context.Context, r mountRequest) error {
 	}
 	d.logs = newLogger(sink, d.conf.Log.Level, d.conf.Log.Format)
 	d.log = slog.New(d.logs)
+	confineDaemon(d.log)
 	d.socket = socketOf(d.conf, d.file, d.mountpoint)
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	if err := d.start(ctx, opts, r.requireServers && before == nil); err != nil {
+	if err := d.start(ctx, r.requireServers && before == nil); err != nil {
 		return err
 	}
 	if r.background {

@@ -105,6 +105,15 @@ func mountOptions(c *config.Config, source, mountpoint string) (fusefs.Options, 
 	return o, nil
 }
 
+// adminGroup looks the group up that may use the admin socket; nil: root alone.
+func adminGroup(c *config.Config, source string) (*uint32, error) {
+	if c.Admin.Group == "" {
+		return nil, nil
+	}
+	gid, err := lookupGroup(source+": admin.group", c.Admin.Group)
+	return &gid, err
+}
+
 func lookupUser(key, name string) (uid, gid uint32, err error) {
 	u, err := user.Lookup(name)
 	if err != nil {

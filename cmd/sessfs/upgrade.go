@@ -32,7 +32,7 @@ func newUpgrades() *upgrades {
 
 // begin listens at path.
 func (u *upgrades) begin(path string) (err error) {
-	if u.listen, err = admin.Listen(path); err != nil {
+	if u.listen, err = admin.Listen(path, nil); err != nil {
 		return fmt.Errorf("the keeper's socket: %w", err)
 	}
 	go u.serve()

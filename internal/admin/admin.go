@@ -1,5 +1,5 @@
-// Package admin is the control socket of a running daemon: HTTP with JSON over a unix socket that only root may
-// connect to. `sessfs status`, ls, show, rm, unlock and rebalance are its clients. Metrics, health and profiles are there, too;
+// Package admin is the control socket of a running daemon: HTTP with JSON over a unix socket for root, and a group where
+// one is named. `sessfs status`, ls, show, rm, unlock and rebalance are its clients. Metrics, health and profiles are there, too;
 // what of that everybody may see can be had on an address (Public).
 package admin
 
@@ -32,6 +32,7 @@ type Daemon struct {
 	Health    Health
 	// Named finds a session that is in use on this host by its hash, which is all that logs, status and top show.
 	Named func(hash string) (sessfs.ID, bool)
+	Group *uint32 // whose members may use the socket as root may; nil: none
 	Log   *slog.Logger
 }
 
@@ -88,7 +89,7 @@ var ErrInUse = errors.New("the admin socket is in use")
 // Serve listens on path and answers until Close. The directory is made if need be; a socket whose daemon is gone is
 // replaced, one whose daemon answers is ErrInUse.
 func Serve(path string, d Daemon) (*Server, error) {
-	l, err := Listen(path)
+	l, err := Listen(path, d.Group)
 	if err != nil {
 		return nil, fmt.Errorf("admin.socket: %w", err)
 	}
@@ -106,8 +107,8 @@ func Serve(path string, d Daemon) (*Server, error) {
 // listenPatience is how long a socket in use is waited for.
 const listenPatience = 3 * time.Second
 
-// Listen makes a socket that only root may use, in the place of one whose process is gone. ErrInUse.
-func Listen(path string) (net.Listener, error) {
+// Listen makes a socket for root and the members of a group (nil: none), in the place of one whose process is gone. ErrInUse.
+func Listen(path string, group *uint32) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -127,14 +128,21 @@ func Listen(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("%s: %w by another sessfs: give each mount a socket of its own", path, ErrInUse)
 		}
 	}
-	// Made under a mask that lets nobody but root in, not even for a moment.
-	old := syscall.Umask(0o177)
+	// Made under a mask that lets nobody but root in, not even for a moment; see members.
+	mask := 0o177
+	if group != nil {
+		mask = 0o111
+	}
+	old := syscall.Umask(mask)
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
 	if err != nil {
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if group != nil {
+		return newMembers(l, *group, path), nil
+	}
 	return l, nil
 }
 
@@ -168,7 +176,7 @@ func (d Daemon) routes() http.Handler {
 	return mux
 }
 
-// profiles adds pprof: for root alone, since a profile stops the world and a heap has what sessions hold.
+// profiles adds pprof: for the socket alone, since a profile stops the world and a heap has what sessions hold.
 func profiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

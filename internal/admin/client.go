@@ -74,7 +74,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("no daemon answers at %s: is it mounted? (sessfs mount; a socket elsewhere: --config or the mount point)", c.path)
 	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("%s: only root may do this", c.path)
+		return nil, fmt.Errorf("%s: only root may do this, or the members of admin.group where the configuration names one", c.path)
 	case err != nil:
 		return nil, fmt.Errorf("asking the daemon at %s: %w", c.path, err)
 	}

@@ -1,9 +1,13 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +19,9 @@ type Child struct {
 	gone    chan struct{}
 	goOn    chan struct{}
 	once    sync.Once
+
+	asking  sync.Mutex
+	answers chan string // to what ask has said
 }
 
 // Attach begins to speak with the keeper that started this process.
@@ -23,14 +30,15 @@ func Attach() (*Child, error) {
 	if err := unix.SetNonblock(Control, true); err != nil {
 		return nil, fmt.Errorf("the keeper's socket: %w (this command is started by sessfs mount)", err)
 	}
-	c := &Child{control: os.NewFile(Control, "keeper"), leave: make(chan struct{}), gone: make(chan struct{}), goOn: make(chan struct{})}
+	c := &Child{control: os.NewFile(Control, "keeper"), leave: make(chan struct{}), gone: make(chan struct{}), goOn: make(chan struct{}),
+		answers: make(chan string, 1)}
 	go c.listen()
 	return c, nil
 }
 
 func (c *Child) listen() {
 	defer close(c.gone)
-	b := make([]byte, 64)
+	b := make([]byte, maxWord)
 	started, left := false, false
 	for {
 		n, err := c.control.Read(b)
@@ -43,6 +51,11 @@ func (c *Child) listen() {
 		case word == wordLeave && !left:
 			left = true
 			close(c.leave)
+		case word == wordDone || strings.HasPrefix(word, wordFailed):
+			select {
+			case c.answers <- word:
+			default: // nobody waits for it any more
+			}
 		}
 	}
 }
@@ -56,6 +69,44 @@ func (c *Child) Prepared() bool {
 	case <-c.gone:
 		return false
 	}
+}
+
+// ErrNoKeeper: there is none that would do it.
+var ErrNoKeeper = errors.New("the keeper of the mount does not answer")
+
+// askTime is how long the keeper may take to mount or to unmount.
+const askTime = 10 * time.Second
+
+// Mount has the keeper make the mount. ErrNoKeeper.
+func (c *Child) Mount() error { return c.ask(askMount) }
+
+// Unmount has the keeper take the mount away: umount2(2) with flags. The error is that call's errno, or ErrNoKeeper.
+func (c *Child) Unmount(flags int) error { return c.ask(askUnmount + strconv.Itoa(flags)) }
+
+func (c *Child) ask(word string) error {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	select {
+	case <-c.answers: // too late for the question before
+	default:
+	}
+	c.control.Write([]byte(word))
+	limit := time.NewTimer(askTime)
+	defer limit.Stop()
+	select {
+	case answer := <-c.answers:
+		text, failed := strings.CutPrefix(answer, wordFailed)
+		if !failed {
+			return nil
+		}
+		if n, err := strconv.Atoi(text); err == nil {
+			return unix.Errno(n)
+		}
+		return errors.New(text)
+	case <-c.gone:
+	case <-limit.C:
+	}
+	return ErrNoKeeper
 }
 
 // Serving says that requests are answered.

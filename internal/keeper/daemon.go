@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxWord is the length of the longest word; what is longer is cut.
+const maxWord = 1024
+
 // The words.
 const (
 	saidPrepared = "prepared"
@@ -21,20 +25,27 @@ const (
 	saidEnded    = "ended"
 	wordGo       = "go"
 	wordLeave    = "leave"
+	// What a daemon asks for; the flags of an unmounting follow. The answer is wordDone, or wordFailed with an errno or a text.
+	askMount   = "mount"
+	askUnmount = "unmount "
+	wordDone   = "done"
+	wordFailed = "failed "
 )
 
 // daemon is one that was started.
 type daemon struct {
 	cmd     *exec.Cmd
+	o       *Options
 	control *os.File
 	stderr  *tail // nil: not kept
 	words   chan string
 	exited  chan struct{}
 	pumps   sync.WaitGroup
 
-	served bool      // it has begun to serve
-	since  time.Time // when
-	ended  bool      // it has unmounted
+	served  bool      // it has begun to serve
+	since   time.Time // when
+	mounted bool      // the keeper has mounted for it
+	ended   bool      // it has unmounted
 }
 
 // start starts a daemon. What it has said is to be read from words until exited is closed, then finish is called.
@@ -47,7 +58,7 @@ func (k *Keeper) start() (*daemon, error) {
 	defer theirs.Close()
 	// In non-blocking mode: a read of it ends when it is closed.
 	unix.SetNonblock(pair[0], true)
-	d := &daemon{cmd: k.command(), control: os.NewFile(uintptr(pair[0]), "daemon"), words: make(chan string, 8), exited: make(chan struct{})}
+	d := &daemon{cmd: k.command(), o: &k.o, control: os.NewFile(uintptr(pair[0]), "daemon"), words: make(chan string, 8), exited: make(chan struct{})}
 	d.cmd.ExtraFiles = append([]*os.File{theirs}, k.o.Files...)
 	d.cmd.Stderr = k.o.Stderr
 	var pipe *os.File
@@ -63,7 +74,11 @@ func (k *Keeper) start() (*daemon, error) {
 			d.stderr.echo = k.o.Terminal
 		}
 	}
-	if err := d.cmd.Start(); err != nil {
+	begin := k.o.Start
+	if begin == nil {
+		begin = (*exec.Cmd).Start
+	}
+	if err := begin(d.cmd); err != nil {
 		d.control.Close()
 		pipe.Close()
 		return nil, fmt.Errorf("starting a daemon: %w", err)
@@ -72,7 +87,7 @@ func (k *Keeper) start() (*daemon, error) {
 	go func() {
 		defer d.pumps.Done()
 		defer close(d.words)
-		b := make([]byte, 64)
+		b := make([]byte, maxWord)
 		for {
 			n, err := d.control.Read(b)
 			if n == 0 || err != nil {
@@ -110,6 +125,30 @@ func (d *daemon) heard(word string) {
 		d.ended = true
 	case "":
 		d.words = nil // closed: not to be selected any more
+	case askMount:
+		err := d.o.Mount()
+		d.mounted = err == nil
+		d.answer(err)
+	default:
+		if flags, asked := strings.CutPrefix(word, askUnmount); asked {
+			n, err := strconv.Atoi(flags)
+			if err == nil {
+				err = d.o.Unmount(n)
+			}
+			d.answer(err)
+		}
+	}
+}
+
+// answer tells what came of a question.
+func (d *daemon) answer(err error) {
+	switch errno, is := err.(unix.Errno); {
+	case err == nil:
+		d.say(wordDone)
+	case is:
+		d.say(wordFailed + strconv.Itoa(int(errno)))
+	default:
+		d.say(wordFailed + err.Error())
 	}
 }
 

@@ -6,7 +6,7 @@
 //
 // Keeper and daemon speak over a socket pair, a word a message: the daemon says Prepared when it could take the mount, and
 // takes it after Go; Serving when it answers; Ended when it has unmounted and goes. Leave tells it to end with the mount
-// standing.
+// standing. The daemon, which strangers speak with, may neither mount nor unmount: it asks the keeper to.
 package keeper
 
 import (
@@ -29,9 +29,14 @@ type Options struct {
 	Log    *slog.Logger
 	// Terminal is where what the first daemon writes goes too, until it has started; nil: nowhere.
 	Terminal *os.File
+	// Start starts a daemon's command, with the rights that a daemon has; nil: with this process's own.
+	Start func(*exec.Cmd) error
+	// Mount makes the mount, and Unmount takes it away, with the flags of umount2(2), for a daemon that may do neither.
+	Mount   func() error
+	Unmount func(flags int) error
 	// Started is called once, when the first daemon serves. An error of it ends the daemon.
 	Started func() error
-	// Abandon takes the mount away when no daemon can.
+	// Abandon takes the mount away, if it stands, when no daemon can.
 	Abandon func()
 	// Hangup passes SIGHUPs on to the daemon; nil: none come.
 	Hangup <-chan os.Signal
@@ -113,6 +118,9 @@ func (k *Keeper) take(ctx context.Context, d *daemon) error {
 func (k *Keeper) failed(d *daemon, err error) error {
 	d.signal(syscall.SIGTERM)
 	k.reap(d, stopTime)
+	if d.mounted && !d.ended {
+		k.o.Abandon()
+	}
 	if code := d.exitCode(); code > 0 {
 		return ExitError{code}
 	}
@@ -155,8 +163,8 @@ func exitError(d *daemon) error {
 // stop has the daemon unmount.
 func (k *Keeper) stop() error {
 	k.now.signal(syscall.SIGTERM)
-	if k.reap(k.now, stopTime) && k.now.ended {
-		return exitError(k.now)
+	if k.reap(k.now, stopTime) && k.now.ended && k.now.exitCode() == 0 {
+		return nil
 	}
 	k.o.Log.Error("the daemon did not unmount; the mount is taken away", "daemon", k.now.end())
 	k.o.Abandon()
