@@ -1,6 +1,6 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
-# sudo make scale  a million sessions, two thousand waiting locks, five hundred PHP processes: about ten minutes
+# sudo make scale  a million sessions, five million made-up cookies, two thousand waiting locks, five hundred PHP processes: about forty minutes
 # sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
 # make fuzz        every fuzz target for ten minutes, one after the other: FUZZTIME=30s, FUZZJOBS=1 (processes)
 # sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
@@ -92,7 +92,7 @@ test: go deps check $(NFPM)
 
 # The tests of tests/scale and tests/move in full size; make test runs them small.
 scale: deps
-	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 60m -p 1 ./tests/scale ./tests/move
+	SESSFS_SCALE=full $(GO) test -count=1 -v -timeout 120m -p 1 ./tests/scale ./tests/move
 	SESSFS_HANDOVER=full $(GO) test -race -count=1 -v -run TestDaemonsUnderLoad ./tests/handover
 
 # One fault after the other, drawn from a seed that is printed.

@@ -64,6 +64,9 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	if own && h.err(claim) != nil {
 		return fuse.EIO
 	}
+	if !own && !fs.dirAllowed(&in.Caller, wantExec) {
+		return fuse.EACCES
+	}
 	leased := claim != nil && claim.Leased()
 	if !leased && claim != nil && !(own && sessfs.Boottime()-h.opened < int64(openFresh)) {
 		if st := fs.refresh(f); st != fuse.OK {

@@ -154,7 +154,7 @@ func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 	if !ok {
 		return enotdir
 	}
-	if !fs.dirAllowed(&in.Caller, wantExec|wantWrite) {
+	if !fs.dirAllowed(&in.Caller, wantExec) {
 		return fuse.EACCES
 	}
 	if len(levels) < fs.names.depth {
@@ -164,6 +164,12 @@ func (fs *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 		return fuse.ENOENT
 	}
 	id := sessfs.ID(name)
+	if !fs.dirAllowed(&in.Caller, wantWrite) {
+		if _, _, st := fs.look(id); st != fuse.OK {
+			return st
+		}
+		return fuse.EACCES
+	}
 	if !fs.stickyAllows(&in.Caller, sessfs.Attr{UID: ^uint32(0)}) {
 		a, _, st := fs.look(id)
 		if st != fuse.OK {

@@ -163,6 +163,20 @@ func (f *file) set(s *sessfs.Session) {
 	f.note()
 }
 
+// changeCreated changes a session that open(O_CREAT) made here and that is still empty. It is not worth an item on the
+// servers: PHP touches each one that a visitor's request began and left empty, and anybody can send cookies. It is for who
+// has the lease, so that nobody else has stored it meanwhile. It reports false where that is not what f is.
+func (f *file) changeCreated(attr sessfs.Attr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.created == nil || f.session.Exists() {
+		return false
+	}
+	f.created = &attr
+	f.note()
+	return true
+}
+
 // note notes for a successor what the handles of f have seen. The caller holds mu, or has f alone.
 func (f *file) note() {
 	f.record.SetVersion(f.session.Version)

@@ -49,6 +49,9 @@ type Options struct {
 	// mount ends with this daemon.
 	Device int
 	Memory *handover.Memory
+	// Mount is MountDevice, and Unmount umount2(2) of the mount, for a process that may make neither call; nil: it may.
+	Mount   func() error
+	Unmount func(flags int) error
 	// Before, where it is not nil, is called between mounting and serving, when all that is asked of the mount waits. An
 	// error of it ends the mount.
 	Before func() error
@@ -93,6 +96,7 @@ type FS struct {
 	seen    sightings              // guarded by mu
 	unknown unknownNodes           // guarded by mu
 	retries retries                // guarded by mu
+	open    openFiles              // guarded by mu
 }
 
 const (
@@ -121,6 +125,7 @@ func newFS(store sessfs.Store, o Options) *FS {
 	}
 	fs.nodes.init(&fs.names, o.Memory)
 	fs.marks.init()
+	fs.open.init()
 	fs.seen.init()
 	s := o.Settings
 	fs.settings.Store(&s)

@@ -15,6 +15,7 @@ type handle struct {
 	fh     uint64
 	node   *node
 	pid    uint32 // of the opening thread
+	uid    uint32 // who has opened it
 	group  uint32 // of the opening process; 0: not asked for yet. Guarded by FS.mu.
 	opened int64  // Boottime
 	flags  uint32
@@ -65,15 +66,16 @@ func (fs *FS) attach(n *node, f *file, claim sessfs.Claim, in *fuse.InHeader, fl
 	if fh == 0 || fs.handles[fh] != nil {
 		fh = fs.newFh()
 	}
-	h := &handle{fh: fh, node: n, pid: in.Pid, opened: sessfs.Boottime(), flags: flags, file: f, claim: claim}
+	h := &handle{fh: fh, node: n, pid: in.Pid, uid: in.Uid, opened: sessfs.Boottime(), flags: flags, file: f, claim: claim}
 	f.refs++
 	h.record = fs.memory.NewHandle(f.record, func(r *handover.Handle) {
-		r.FH, r.Life, r.PID, r.Flags = fh, n.n, in.Pid, flags
+		r.FH, r.Life, r.PID, r.UID, r.Flags = fh, n.n, in.Pid, in.Uid, flags
 	})
 	if n.retired {
 		h.record.SetRetired()
 	}
 	fs.handles[h.fh] = h
+	fs.open.opened(h)
 	fs.nodes.opened(n, h)
 	return h
 }
@@ -107,7 +109,7 @@ func (fs *FS) unref(f *file) {
 		delete(fs.files, f.id)
 		f.mu.Lock()
 		if f.created != nil && !f.session.Exists() {
-			fs.ghosts.put(f.id, ghost{attr: *f.created, until: f.created.Mtime + int64(fs.settings.Load().Lifetime)})
+			fs.ghosts.put(f.id, ghost{attr: *f.created, until: f.created.Ctime + int64(fs.settings.Load().Lifetime)})
 		}
 		f.mu.Unlock()
 	}

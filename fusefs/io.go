@@ -188,6 +188,9 @@ func (fs *FS) commit(f *file, claim sessfs.Claim, base *sessfs.Session, attr ses
 }
 
 func (fs *FS) tryCommit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) error {
+	if len(data) == 0 && !base.Exists() && claim != nil && claim.Leased() && f.changeCreated(attr) {
+		return nil
+	}
 	var s *sessfs.Session
 	var err error
 	if claim != nil {

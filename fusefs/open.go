@@ -22,6 +22,9 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	if !fs.dirAllowed(&in.Caller, wantExec) {
 		return fuse.EACCES
 	}
+	if st := fs.mayOpen(in.Uid); st != fuse.OK {
+		return st
+	}
 	fs.mu.Lock()
 	n := fs.nodes.get(in.NodeId)
 	retried, last := fs.retries.last(in.Pid, in.NodeId)
@@ -221,6 +224,9 @@ func (fs *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	}
 	if !fs.dirAllowed(&in.Caller, wantExec) {
 		return fuse.EACCES
+	}
+	if st := fs.mayOpen(in.Uid); st != fuse.OK {
+		return st
 	}
 	id := sessfs.ID(name)
 	fs.mu.Lock()

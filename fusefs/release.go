@@ -20,6 +20,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		return
 	}
 	delete(fs.handles, in.Fh)
+	fs.open.closed(h)
 	fs.nodes.closed(h.node, h)
 	f, claim := h.file, h.claim
 	f.mu.Lock()

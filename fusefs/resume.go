@@ -91,13 +91,14 @@ func (fs *FS) reopenFile(store sessfs.Reopener, left *handover.LeftFile, begun m
 	for i, r := range left.Handles {
 		n := fs.nodes.life(id, r.Life)
 		n.retired = n.retired || r.Retired.Load()
-		h := &handle{fh: r.FH, node: n, pid: r.PID, opened: sessfs.Boottime(), flags: r.Flags, file: f, claim: claims[i], record: r}
+		h := &handle{fh: r.FH, node: n, pid: r.PID, uid: r.UID, opened: sessfs.Boottime(), flags: r.Flags, file: f, claim: claims[i], record: r}
 		if r.Failed.Load() || err != nil {
 			h.failed.Store(true)
 			r.SetFailed()
 		}
 		f.refs++
 		fs.handles[h.fh] = h
+		fs.open.opened(h)
 		fs.nodes.opened(n, h)
 		fs.device.invalidate(n.ino)
 	}

@@ -22,12 +22,17 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 		return fs.unknownNode(in.NodeId)
 	}
 	var st fuse.Status
-	if fh, ok := in.GetFh(); ok && in.Valid&fuse.FATTR_SIZE != 0 {
-		if st = fs.truncateHandle(fh, in); st == fuse.OK && in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-			st = fs.change(n, in, in.Valid&^(fuse.FATTR_SIZE|fuse.FATTR_MTIME|fuse.FATTR_CTIME))
+	valid := in.Valid
+	if valid&fuse.FATTR_SIZE != 0 {
+		// The kernel takes setuid and setgid away with a truncation, whosever the file is. So does this (dropped).
+		valid &^= fuse.FATTR_MODE
+	}
+	if fh, ok := in.GetFh(); ok && valid&fuse.FATTR_SIZE != 0 {
+		if st = fs.truncateHandle(fh, in); st == fuse.OK && valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+			st = fs.change(n, in, valid&^(fuse.FATTR_SIZE|fuse.FATTR_MTIME|fuse.FATTR_CTIME))
 		}
 	} else {
-		st = fs.change(n, in, in.Valid)
+		st = fs.change(n, in, valid)
 	}
 	if st != fuse.OK {
 		return st
@@ -249,7 +254,7 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 		if valid&fuse.FATTR_GID != 0 {
 			gid = in.Owner.Gid
 		}
-		if c.Uid != 0 && (!isOwner || uid != owner || gid != fs.shown(a).GID && gid != c.Gid && !inGroup(c.Pid, gid, false, true)) {
+		if c.Uid != 0 && (!isOwner || !fs.mayChown(c, a, in, valid)) {
 			return a, nil, fuse.EPERM
 		}
 		if c.Uid != 0 || a.Mode&0o111 != 0 {
@@ -278,6 +283,14 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 	}
 	a.Ctime = now
 	return a, data, fuse.OK
+}
+
+// mayChown tells whether an owner who is not root may give a session what in asks for: itself, and one of its groups.
+func (fs *FS) mayChown(c *fuse.Caller, a sessfs.Attr, in *fuse.SetAttrIn, valid uint32) bool {
+	a = fs.shown(a)
+	uid := valid&fuse.FATTR_UID == 0 || in.Owner.Uid == a.UID
+	gid := valid&fuse.FATTR_GID == 0 || in.Owner.Gid == a.GID || in.Owner.Gid == c.Gid || inGroup(c.Pid, in.Owner.Gid, false, true)
+	return uid && gid
 }
 
 func timeOf(isNow bool, now int64, sec uint64, nsec uint32) int64 {

@@ -22,6 +22,7 @@ type Stats struct {
 	Lookups      uint64                   `json:"lookups_waited"`            // LOOKUPs that waited for the network
 	Errors       uint64                   `json:"errors"`                    // operations that failed because of the servers or the lock
 	TooLarge     uint64                   `json:"too_large"`                 // writes over session.max_size
+	Refused      uint64                   `json:"opens_refused"`             // opens of a user, or of all, beyond what may be open at a time
 	LastError    *time.Time               `json:"last_error,omitempty"`      // when Errors last grew; nil: never
 	LastLost     *time.Time               `json:"last_lost_store,omitempty"` // when LostStores last grew; nil: never
 }
@@ -96,7 +97,7 @@ func (fs *FS) stats() Stats {
 		}
 	}
 	fs.mu.Lock()
-	s.OpenFiles, s.OpenSessions, s.Nodes = len(fs.handles), len(fs.files), fs.nodes.len()
+	s.OpenFiles, s.OpenSessions, s.Nodes, s.Refused = len(fs.handles), len(fs.files), fs.nodes.len(), fs.open.refused
 	fs.mu.Unlock()
 	return s
 }

@@ -30,7 +30,8 @@ type Handle struct {
 	Kind    atomic.Uint32
 	Failed  atomic.Bool
 	Retired atomic.Bool // of the node: see fusefs
-	_       [16]byte
+	UID     uint32      // of who opened it; 0 in records of a version that did not note it
+	_       [12]byte
 }
 
 // File is the record of an open session, which some handles share.

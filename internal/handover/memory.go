@@ -65,9 +65,12 @@ const (
 // How many records of each kind there can be. The memory is sparse: what was never used takes no room. Where a table is
 // full the daemon goes on, and what has no record does not survive it.
 const (
+	// MaxHandles is how many open files survive their daemon.
+	MaxHandles = 32768
+
 	maxSmall   = 16384
 	maxLarge   = 256
-	maxHandles = 32768
+	maxHandles = MaxHandles
 	maxFiles   = 32768
 	maxLeases  = 32768
 	maxNodes   = 32768 // a power of two

@@ -112,6 +112,7 @@ func (e emitter) files(s *Snapshot) {
 	e.counter(stored, s.Locking.Commits)
 	e.counter(conflicts, s.Locking.Conflicts)
 	e.counter(tooLarge, f.TooLarge)
+	e.counter(opensRefused, f.Refused)
 	e.counter(lostChanges, f.LostStores)
 }
 

@@ -32,6 +32,7 @@ var (
 	nodes           = describe("nodes", "Names in the table of nodes.")
 	stored          = describe("sessions_stored_total", "Sessions stored.")
 	conflicts       = describe("store_conflicts_total", "Changes refused because somebody else had changed the session.")
+	opensRefused    = describe("opens_refused_total", "Opens refused because a user, or all users together, had too many files open.")
 	tooLarge        = describe("sessions_too_large_total", "Writes refused because the session would be over session.max_size.")
 	lostChanges     = describe("lost_changes_total", "Changes left to close that could not be stored: PHP was not told.")
 )

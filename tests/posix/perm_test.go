@@ -53,6 +53,20 @@ func TestGroupsAndDirectory(t *testing.T) {
 	}
 }
 
+// Who may not enter the directory is told nothing of a file that others have open either.
+func TestStatOfAnOpenFile(t *testing.T) {
+	h := testkit.Mount(t, testkit.Conf{More: "directory: {mode: \"0700\"}\n"})
+	root, other := startActor(t, 0), startActor(t, 2001)
+	root.open(t, h.Path("sess_held"), rwc)
+	must(t, root.do(t, call{Op: "pwrite", Slot: 1, Data: "x"}))
+	for _, op := range []string{"stat", "access", "utimens", "unlink"} {
+		if r := other.do(t, call{Op: op, Path: raw(h.Path("sess_held"))}); r.Errno != "EACCES" {
+			t.Errorf("%s by somebody who may not enter: %v", op, r)
+		}
+	}
+	must(t, root.do(t, call{Op: "stat", Path: raw(h.Path("sess_held"))}))
+}
+
 // Rule 12: what the directory's own mode allows to others, compared with tmpfs: w to make and unlink, x to come to a
 // file, r to list.
 func TestDirectoryModes(t *testing.T) {

@@ -34,6 +34,17 @@ func locker(t *testing.T, h *testkit.Host, verb, name string, sessions, times in
 
 // helper is the program of a locker.
 func helper(args []string) {
+	becomeUser()
+	switch args[0] {
+	case verbOpen:
+		n, _ := strconv.Atoi(args[2])
+		openMany(args[1], n)
+	case verbFlood, verbFloodStrict:
+		requests, _ := strconv.Atoi(args[2])
+		flood(args[1], requests, args[0] == verbFloodStrict)
+	case verbOthers:
+		others(args[1])
+	}
 	sessions, _ := strconv.Atoi(args[2])
 	times, _ := strconv.Atoi(args[3])
 	var all sync.WaitGroup
