@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,8 +90,15 @@ type found struct {
 
 func (o *operation) found(s *server, it item, epoch uint64) found {
 	f := found{s: s, item: it, epoch: epoch}
-	if it.found {
-		f.rec, f.err = o.decode(s, it)
+	if !it.found {
+		return f
+	}
+	if o.last.rec != nil && bytes.Equal(it.value, o.last.value) {
+		f.rec = o.last.rec // copies are alike
+		return f
+	}
+	if f.rec, f.err = o.decode(s, it); f.err == nil {
+		o.last = f
 	}
 	return f
 }

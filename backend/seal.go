@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // What is sealed on the servers can neither be read nor altered nor put in another place by those who have no key: it is
@@ -46,7 +48,8 @@ type SealKey struct {
 	Name   string
 	secret [32]byte
 	names  [32]byte
-	mark   [4]byte // how it stands in an envelope
+	mark   [4]byte    // how it stands in an envelope
+	macs   *sync.Pool // of hash.Hash, keyed by the secret
 }
 
 // SealKeySize is the length in bytes of a secret.
@@ -86,6 +89,7 @@ func ParseSealKey(name string, text []byte) (*SealKey, error) {
 		copy(k.names[:], derive(k.secret[:], "sessfs names", SealKeySize))
 	}
 	copy(k.mark[:], derive(k.secret[:], "sessfs mark", len(k.mark)))
+	k.macs = &sync.Pool{New: func() any { return hmac.New(sha256.New, k.secret[:]) }}
 	return k, nil
 }
 
@@ -141,11 +145,18 @@ type sealing struct {
 	Seal
 	prefix string
 	namers sync.Pool // of hash.Hash, keyed by the names secret
+	seed   maphash.Seed
+	known  [knownNames]atomic.Pointer[hashedName] // that were hashed lately, by their own hash
 }
+
+// knownNames is how many hashes of names are kept: a request needs that of one session some ten times.
+const knownNames = 256
+
+type hashedName struct{ name, hashed string }
 
 func newSealing(o *Seal, prefix string) *sealing {
 	names := o.Keys[0].names
-	return &sealing{Seal: *o, prefix: prefix, namers: sync.Pool{New: func() any { return hmac.New(sha256.New, names[:]) }}}
+	return &sealing{Seal: *o, prefix: prefix, seed: maphash.MakeSeed(), namers: sync.Pool{New: func() any { return hmac.New(sha256.New, names[:]) }}}
 }
 
 // hashes tells whether this host's own list has hashed names.
@@ -153,9 +164,13 @@ func (l *sealing) hashes() bool { return l != nil && !l.WritePlain }
 
 // aead is the cipher of one envelope.
 func (k *SealKey) aead(salt []byte) cipher.AEAD {
-	mac := hmac.New(sha256.New, k.secret[:])
+	mac := k.macs.Get().(hash.Hash)
+	mac.Reset()
 	mac.Write(salt)
-	block, err := aes.NewCipher(mac.Sum(nil))
+	var sum [sha256.Size]byte
+	own := mac.Sum(sum[:0])
+	k.macs.Put(mac)
+	block, err := aes.NewCipher(own)
 	if err == nil {
 		var a cipher.AEAD
 		if a, err = cipher.NewGCM(block); err == nil {
@@ -243,5 +258,3 @@ func (l *sealing) overhead() int {
 	}
 	return 0
 }
-
-func (l *sealing) namer() hash.Hash { return l.namers.Get().(hash.Hash) }

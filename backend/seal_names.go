@@ -2,6 +2,8 @@ package backend
 
 import (
 	"encoding/hex"
+	"hash"
+	"hash/maphash"
 	"strings"
 )
 
@@ -20,7 +22,11 @@ func (l *sealing) hashed(name string) string {
 	if strings.HasPrefix(name, hashedMark) {
 		return name
 	}
-	h := l.namer()
+	slot := &l.known[maphash.String(l.seed, name)%knownNames]
+	if k := slot.Load(); k != nil && k.name == name {
+		return k.hashed
+	}
+	h := l.namers.Get().(hash.Hash)
 	defer l.namers.Put(h)
 	h.Reset()
 	h.Write([]byte(name))
@@ -28,7 +34,9 @@ func (l *sealing) hashed(name string) string {
 	var text [hashedLen]byte
 	copy(text[:], hashedMark)
 	hex.Encode(text[len(hashedMark):], h.Sum(sum[:0])[:hashedSize])
-	return string(text[:])
+	k := &hashedName{name, string(text[:])}
+	slot.Store(k)
+	return k.hashed
 }
 
 // recordAt is the place of a record in the sense of its envelope, by its key on a server.

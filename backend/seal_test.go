@@ -49,6 +49,7 @@ func TestConformanceSealed(t *testing.T) {
 
 func TestSealKeys(t *testing.T) {
 	one := sealKey(t, "one", nil)
+	twin := &SealKey{Name: "two", secret: one.secret, names: one.names, mark: one.mark}
 	for text, ok := range map[string]bool{
 		NewSealKey(nil):                 true,
 		strings.Repeat("0f", 32) + "\n": true,
@@ -69,7 +70,7 @@ func TestSealKeys(t *testing.T) {
 		"":                      {one, sealKey(t, "two", one)},
 		"no key":                {},
 		"two keys are named":    {one, sealKey(t, "one", one)},
-		"are the same":          {one, {Name: "two", secret: one.secret, names: one.names, mark: one.mark}},
+		"are the same":          {one, twin},
 		"could not agree on lo": {one, sealKey(t, "two", nil)},
 	} {
 		err := (&Seal{Keys: keys}).Check()

@@ -84,6 +84,7 @@ type operation struct {
 	left     []*server // that were members and may have the lock still
 	changes  uint64    // Cluster.changes when the set was chosen
 	views    *[]*view  // by which it was chosen
+	last     found     // that was taken apart last
 	known    uint64    // the counter of the session's version that this host knew of when it began; 0: none, or nothing is sealed
 }
 
