@@ -41,6 +41,7 @@ type binary struct {
 	name, path string
 	version    string
 	keeps      bool // it knows lock.keep
+	seals      bool // it knows seal.keys
 	copies     bool // it knows replicas: 2
 }
 
@@ -51,6 +52,7 @@ const (
 	kindEmbedded = "sessfs-embedded"
 	kindKeep     = "sessfs-keep"
 	kindLarge    = "sessfs-large"
+	kindSealed   = "sessfs-sealed"
 	kindLocked   = "php-memcached"
 	kindUnlocked = "php-memcached-unlocked"
 	kindTuned    = "php-memcached-tuned"
@@ -60,7 +62,10 @@ const (
 	kindDisk     = "disk"
 )
 
-const keepYAML = "lock: {keep: 2s}"
+const (
+	keepYAML = "lock: {keep: 2s}"
+	sealYAML = "seal: {keys: [{name: bench, file: KEYFILE}]}" // KEYFILE is made for each run
+)
 
 // binaries reads -sessfs flags: PATH or NAME=PATH.
 func binaries(ctx context.Context, flags []string) (all []*binary, err error) {
@@ -92,6 +97,7 @@ func binaries(ctx context.Context, flags []string) (all []*binary, err error) {
 			return err == nil && exec.CommandContext(ctx, b.path, "config", "check", file).Run() == nil
 		}
 		b.keeps = accepts(keepYAML, 1)
+		b.seals = exec.CommandContext(ctx, b.path, "seal", "key", filepath.Join(dir, b.name+".key")).Run() == nil
 		b.copies = accepts("", 2, &server{via: "127.0.0.1:1"}, &server{via: "127.0.0.1:2"})
 		if err != nil {
 			return nil, err
@@ -127,6 +133,9 @@ func candidates(bins []*binary) (all []*candidate) {
 		if b.keeps {
 			add(kindKeep, "sessfs, lock.keep", "one memcached, lock.keep 2s", keepYAML, 1, 1)
 		}
+		if b.seals {
+			add(kindSealed, "sessfs, sealed", "one memcached, sessions encrypted and authenticated (seal.keys)", sealYAML, 1, 1)
+		}
 		add(kindEmbedded, "sessfs, embedded", "sessions in the daemon, no server: the floor", "", 0, 1)
 		add(kindLarge, "sessfs, -I 4m", "one memcached with the item limit of the peers' servers (-I 4m)", "", 1, 1, "-I", "4m")
 	}
@@ -157,6 +166,15 @@ func startSessfs(ctx context.Context, s *scope, l *lab, sc *scenario, b *binary,
 	}
 	if err := l.delayed(ctx, s, sc, t.servers...); err != nil {
 		return nil, err
+	}
+	if yaml == sealYAML {
+		key := filepath.Join(l.dir, "seal.key")
+		if _, err := os.Stat(key); err != nil {
+			if out, err := exec.CommandContext(ctx, b.path, "seal", "key", key).CombinedOutput(); err != nil {
+				return nil, fmt.Errorf("making a key: %w: %s", err, out)
+			}
+		}
+		yaml = strings.Replace(yaml, "KEYFILE", key, 1)
 	}
 	for range max(1, sc.mounts) {
 		h, err := startHost(ctx, s, l, b.path, yaml, copies, t.servers...)

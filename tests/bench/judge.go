@@ -90,6 +90,12 @@ func (r *report) judge(b *binary, several bool) (rows []row) {
 		}
 		return judge(what)
 	}
+	seals := func(what, scenario string) row {
+		if !b.seals {
+			return row{What: what, Measured: "this sessfs does not seal", Verdict: notMeasured}
+		}
+		return r.compare(what, scenario, key(kindSealed), ours, 0.9)
+	}
 	rows = append(rows,
 		r.compare("8 processes, 1 kB: against php-memcached locked", "8p-1k", ours, kindLocked, 1.3),
 		r.compare("the same: against pecl-memcache", "8p-1k", ours, kindPecl, 1.1),
@@ -106,6 +112,8 @@ func (r *report) judge(b *binary, several bool) (rows []row) {
 		r.resident(ours),
 		copies("8 processes, 1 kB, 2 copies: against 1 copy on the same 2 servers", func(what string) row { return r.compare(what, "8p-1k", key(kindCopies), key(kindTwo), 0.8) }),
 		copies("round trips waited for in a warm request with 2 copies", func(what string) row { return r.trips(what, key(kindCopies), 2) }),
+		seals("8 processes, 1 kB, sealed: against not sealed", "8p-1k"),
+		seals("8 processes, 64 kB, sealed: against not sealed", "8p-64k"),
 		r.trips("round trips waited for in a warm request", ours, 2),
 		keep("the same, lock.keep", r.trips("the same, lock.keep", kept, 1)))
 	return rows

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var testBinary = &binary{name: "sessfs", path: "/sessfs", keeps: true, copies: true}
+var testBinary = &binary{name: "sessfs", path: "/sessfs", keeps: true, copies: true, seals: true}
 
 // fullReport is that of a run in which everything ran; rate gives the medians.
 func fullReport(t *testing.T, quick bool, rate func(scenario, kind string) float64) *report {
@@ -66,7 +66,7 @@ func TestJudging(t *testing.T) {
 	hot.outcome(kindSessfs).Samples = []sample{{Rate: 100, P50: 100, Max: 501, Lost: 1, Done: 9}}
 	r.Results[0].outcome(kindPecl).Failed = "nobody answers"
 	r.Results[0].outcome(kindRedis).Samples = nil
-	want := []string{notMet, notMeasured, notMeasured, notMet, notMet, met, notMet, met, met, notMet, notMet, met, met, notMet, met, met, met, met}
+	want := []string{notMet, notMeasured, notMeasured, notMet, notMet, met, notMet, met, met, notMet, notMet, met, met, notMet, met, met, met, met, met, met}
 	if got := verdicts(r.judge(testBinary, false)); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}

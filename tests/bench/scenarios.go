@@ -25,13 +25,13 @@ const hotHold = time.Millisecond
 
 var (
 	networkKinds = []string{kindSessfs, kindTwo, kindCopies, kindKeep, kindLocked, kindTuned, kindUnlocked, kindPecl, kindRedis}
-	allKinds     = []string{kindSessfs, kindTwo, kindCopies, kindKeep, kindEmbedded, kindLocked, kindTuned, kindUnlocked, kindPecl, kindRedis, kindTmpfs, kindDisk}
+	allKinds     = []string{kindSessfs, kindTwo, kindCopies, kindKeep, kindSealed, kindEmbedded, kindLocked, kindTuned, kindUnlocked, kindPecl, kindRedis, kindTmpfs, kindDisk}
 )
 
 func scenarios() []*scenario {
 	return []*scenario{
 		{key: "8p-1k", title: "8 processes, 1 kB", processes: 8, bytes: 1 << 10, sessions: 100, kinds: allKinds,
-			quick: []string{kindSessfs, kindTwo, kindCopies, kindEmbedded, kindLocked, kindPecl, kindRedis, kindTmpfs}},
+			quick: []string{kindSessfs, kindTwo, kindCopies, kindSealed, kindEmbedded, kindLocked, kindPecl, kindRedis, kindTmpfs}},
 		{key: "1p-1k", title: "1 process, 1 kB", processes: 1, bytes: 1 << 10, sessions: 100, kinds: allKinds,
 			quick: []string{kindSessfs, kindCopies, kindKeep, kindLocked, kindPecl}},
 		{key: "1p-1k-1ms", title: "1 process, 1 kB, round trip 1 ms", processes: 1, bytes: 1 << 10, sessions: 100, rtt: time.Millisecond, kinds: networkKinds,
@@ -44,7 +44,8 @@ func scenarios() []*scenario {
 		{key: "1p-64k", title: "1 process, 64 kB", processes: 1, bytes: 64 << 10, sessions: 32,
 			kinds: []string{kindSessfs, kindEmbedded, kindLocked, kindPecl, kindRedis, kindTmpfs}},
 		{key: "8p-64k", title: "8 processes, 64 kB", processes: 8, bytes: 64 << 10, sessions: 32,
-			kinds: []string{kindSessfs, kindTwo, kindCopies, kindEmbedded, kindLocked, kindUnlocked, kindPecl, kindRedis, kindTmpfs, kindDisk}},
+			kinds: []string{kindSessfs, kindTwo, kindCopies, kindSealed, kindEmbedded, kindLocked, kindUnlocked, kindPecl, kindRedis, kindTmpfs, kindDisk},
+			quick: []string{kindSessfs, kindSealed}},
 		{key: "8p-1m", title: "8 processes, 1 MB", processes: 8, bytes: 1 << 20, sessions: 4,
 			kinds: []string{kindSessfs, kindLarge, kindEmbedded, kindLocked, kindUnlocked, kindPecl, kindRedis, kindTmpfs, kindDisk},
 			quick: []string{kindSessfs, kindLarge, kindLocked}},
