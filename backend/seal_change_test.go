@@ -56,7 +56,7 @@ func TestSealsAreIntroduced(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
 			mem, o := servers(t, 3)
-			o.Lifetime = time.Hour
+			o.Lifetime, o.Timeout = time.Hour, 10*time.Second
 			k := []*SealKey{sealKey(t, "k1", nil)}
 			steps := []*Seal{nil, {Keys: k, AcceptPlain: true, WritePlain: true}, {Keys: k, AcceptPlain: true}, {Keys: k}}
 			a, b := open(t, o), open(t, o)
@@ -146,7 +146,7 @@ func TestKeysAreRotated(t *testing.T) {
 	for name, change := range map[string]func(*Options){"copies": func(o *Options) { o.Replicas = 2 }, "classic": func(o *Options) { o.ForceClassic = true }} {
 		t.Run(name, func(t *testing.T) {
 			_, o := servers(t, 2)
-			o.Lifetime = time.Hour
+			o.Lifetime, o.Timeout = time.Hour, 10*time.Second // a busy machine must not look like a dead server
 			change(&o)
 			k1 := sealKey(t, "k1", nil)
 			k2 := sealKey(t, "k2", k1)
