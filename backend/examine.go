@@ -205,7 +205,7 @@ func (v *visit) readRecords() error {
 		return err
 	}
 	var lists history
-	if b, e.ListsErr = v.s.openDocument(b); e.ListsErr == nil {
+	if b, _, e.ListsErr = v.s.openDocument(b); e.ListsErr == nil {
 		lists, e.ListsErr = decodeHistory(b)
 	}
 	for _, l := range lists {

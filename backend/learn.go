@@ -78,8 +78,8 @@ func (c *Cluster) learnFrom(s *server, in *info) {
 // merge takes over a server's document. It returns what is to be stored there instead; nil: nothing. The caller holds known.mu.
 func (c *Cluster) merge(s *server, document []byte, now time.Time) []byte {
 	l := c.seal.Load()
-	document, err := s.openDocument(document)
-	if err == errNoKeys {
+	document, foreign, err := s.openDocument(document)
+	if foreign {
 		return nil // the other hosts need it
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -122,23 +123,45 @@ func TestSealsAreIntroduced(t *testing.T) {
 	}
 }
 
-// A host without keys does not go on beside those that seal.
+// A host without keys, or with others, does not go on beside those that seal; those that do are not disturbed by it, nor by
+// somebody who writes there.
 func TestKeylessHost(t *testing.T) {
-	_, o := servers(t, 2)
+	mem, o := servers(t, 2)
 	plain := open(t, o)
 	mustCommit(t, plain, "sess_a", &sessfs.Session{}, "x", nil)
-	c := open(t, sealed(t, o))
+	right := sealed(t, o)
+	c := open(t, right)
 	if err := c.Check(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	c.exchangeLists()
+	mustCommit(t, c, "sess_b", &sessfs.Session{}, "x", nil)
 	plain.exchangeLists()
-	if s, err := plain.Read(context.Background(), "sess_a"); err == nil || !strings.Contains(err.Error(), "seal.keys") {
-		t.Errorf("%+v, %v", s, err)
+	fails := func(c *Cluster, what string) {
+		t.Helper()
+		if s, err := c.Read(context.Background(), "sess_a"); !errors.Is(err, sessfs.ErrUnavailable) || !strings.Contains(err.Error(), "seal.keys") {
+			t.Errorf("%s: %+v, %v", what, s, err)
+		}
 	}
-	if s, err := open(t, o).Read(context.Background(), "sess_a"); err == nil || !strings.Contains(err.Error(), "seal.keys") {
-		t.Errorf("one that starts later: %+v, %v", s, err)
+	fails(plain, "one that was there before")
+	fails(open(t, o), "one that starts later")
+	wrong := open(t, sealed(t, o))
+	fails(wrong, "one with another key")
+	if err := wrong.SetSeal(nil); err != nil {
+		t.Fatal(err)
 	}
+	fails(wrong, "one whose keys were taken away")
+	// The right ones go on, and mend what somebody has written.
+	foreign := string(newSealing(sealed(t, o).Seal, o.Prefix).seal(documentKind, o.Prefix+listsMark, []byte("x")))
+	for _, m := range mem {
+		m.raw("set %s 0 0 %d\r\n%s\r\n", o.Prefix+listsMark, len(foreign), foreign)
+	}
+	late := open(t, right)
+	fails(late, "one that starts then")
+	c.exchangeLists()
+	mustRead(t, c, "sess_b")
+	late.exchangeLists()
+	mustRead(t, late, "sess_b")
 }
 
 // Keys are changed under load: a new one is added, made the first, everything is sealed with it, and the old one goes.

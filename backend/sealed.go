@@ -17,6 +17,7 @@ import (
 type seals struct {
 	failures [len(sealReasons)]atomic.Uint64 // in the order of sealReasons
 	said     rate.Sometimes
+	opened   atomic.Bool // a sealed document of the lists was opened
 	seed     maphash.Seed
 
 	mu        sync.Mutex
@@ -102,27 +103,36 @@ func (c *Cluster) hasher() *sealing {
 	return nil
 }
 
-// keyless is the error of a host without keys where others seal: it would neither find their sessions nor share their locks.
+// keyless is the error of a host whose keys are not those of the others: it would neither find their sessions nor share
+// their locks. One that has opened a document of theirs before knows better: somebody has written there.
 func (c *Cluster) keyless() error {
-	if c.seal.Load() != nil {
+	if c.seals.opened.Load() {
 		return nil
 	}
 	for _, s := range c.servers() {
-		if s.sealedLists.Load() {
-			return fmt.Errorf("%s: %w: other hosts seal the sessions there, and this one has no seal.keys; give it theirs", s.label, sessfs.ErrUnavailable)
+		if why := s.foreign.Load(); why != nil {
+			return fmt.Errorf("%s: %w: other hosts seal the sessions there, and this one has not their keys; give it the same seal.keys (the list of servers there: %w)", s.label, sessfs.ErrUnavailable, why)
 		}
 	}
 	return nil
 }
 
-// openDocument opens the document of the lists; nil: there is none that counts.
-func (s *server) openDocument(b []byte) ([]byte, error) {
-	s.sealedLists.Store(isSealed(b))
+// openDocument opens the document of the lists; nil: there is none that counts. A foreign one is not to be replaced.
+func (s *server) openDocument(b []byte) (document []byte, foreign bool, err error) {
+	s.foreign.Store(nil)
 	if b == nil {
-		return nil, nil
+		return nil, false, nil
 	}
-	plain, _, err := s.cl.seal.Load().open(documentKind, s.cl.prefix+listsMark, b)
-	return plain, err
+	m := &s.cl.seals
+	document, k, err := s.cl.seal.Load().open(documentKind, s.cl.prefix+listsMark, b)
+	switch {
+	case k != nil:
+		m.opened.Store(true)
+	case err == errNoKeys, err == errKey && !m.opened.Load():
+		s.foreign.Store(err.(*sealError))
+		return nil, true, err
+	}
+	return document, false, err
 }
 
 // openRecord takes apart what a server has under a record's key, and tells with which key it was sealed; nil: it is not.

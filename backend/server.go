@@ -31,7 +31,7 @@ type server struct {
 
 	mending mending
 
-	sealedLists atomic.Bool // its document of the lists is sealed
+	foreign atomic.Pointer[sealError] // why its document of the lists is none that this host can be without; nil: it is not
 
 	tasks  chan task     // for the housekeeper
 	gone   chan struct{} // closed by close

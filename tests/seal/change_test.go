@@ -143,7 +143,7 @@ func TestHostWithoutKeys(t *testing.T) {
 	if out := testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"); !strings.Contains(out, "Input/output error") {
 		t.Errorf("PHP got %s", out)
 	}
-	if log := b.Log(); !strings.Contains(log, "this one has no seal.keys") {
+	if log := b.Log(); !strings.Contains(log, "this one has not their keys") {
 		t.Errorf("the log says:\n%s", log)
 	}
 	b.Configure(testkit.Conf{Servers: servers, More: sealed("", "k1", k1)})
