@@ -18,41 +18,20 @@ import (
 	"sessfs/internal/testkit"
 )
 
-const loginUser, loginPassword = "web", "correct-horse"
-
-// vault is what servers and hosts need to trust each other.
-type vault struct {
-	ca             *testkit.Authority
-	server, client testkit.Certificate
-	logins         string // the servers' file
+// secure is what a host has that may talk to the servers of a testkit.Safe.
+func secure(v *testkit.Safe) Secure {
+	return Secure{TLS: &TLS{CA: v.CA.File, Cert: v.Client.Cert, Key: v.Client.Key, MinVersion: tls.VersionTLS12},
+		Login: &Login{User: testkit.SafeUser, PasswordFile: v.Password}}
 }
 
-func newVault(t testing.TB) *vault {
-	ca := testkit.NewAuthority(t, "good")
-	return &vault{ca: ca, server: ca.Valid(t, "127.0.0.1", "cache.example"), client: ca.Valid(t, "web1"), logins: testkit.Secret(t, loginUser+":"+loginPassword+"\n")}
-}
-
-// start is a server that wants everything.
-func (v *vault) start(t testing.TB, more ...string) *testkit.Memcached {
-	t.Helper()
-	return testkit.StartMemcached(t, append([]string{"-m", "256", "-Y", v.logins, "-Z",
-		"-o", "ssl_chain_cert=" + v.server.Cert + ",ssl_key=" + v.server.Key + ",ssl_ca_cert=" + v.ca.File + ",ssl_verify_mode=2"}, more...)...)
-}
-
-// secure is what a host has that may talk to such servers.
-func (v *vault) secure(t testing.TB) Secure {
-	return Secure{TLS: &TLS{CA: v.ca.File, Cert: v.client.Cert, Key: v.client.Key, MinVersion: tls.VersionTLS12},
-		Login: &Login{User: loginUser, PasswordFile: testkit.Secret(t, loginPassword+"\n")}}
-}
-
-func (v *vault) options(t testing.TB, servers int) Options {
+func secureOptions(t testing.TB, v *testkit.Safe, servers int) Options {
 	t.Helper()
 	var addresses []string
 	for range servers {
-		addresses = append(addresses, v.start(t).Addr)
+		addresses = append(addresses, testkit.StartSafe(t, v, "-m", "256").Addr)
 	}
 	o := testOptions(addresses...)
-	o.Timeout, o.Secure = 5*time.Second, v.secure(t)
+	o.Timeout, o.Secure = 5*time.Second, secure(v)
 	return o
 }
 
@@ -60,9 +39,9 @@ func (v *vault) options(t testing.TB, servers int) Options {
 func TestConformanceTLS(t *testing.T) {
 	for name, classic := range map[string]bool{"meta": false, "classic": true} {
 		t.Run(name, func(t *testing.T) {
-			v := newVault(t)
+			v := testkit.NewSafe(t)
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
-				o := v.options(t, 2)
+				o := secureOptions(t, v, 2)
 				o.Lifetime, o.ForceClassic, o.Replicas = lifetime, classic, 2
 				return open(t, o)
 			})
@@ -73,7 +52,7 @@ func TestConformanceTLS(t *testing.T) {
 // memcached below 1.6.39 sleeps over what it has not read of a TLS record. Values of all sizes, large ones and those around
 // the sizes of records and buffers, are stored and read by many at once over one connection, whose commands go out together.
 func TestRecordsEndWhereCommandsEnd(t *testing.T) {
-	o := newVault(t).options(t, 1)
+	o := secureOptions(t, testkit.NewSafe(t), 1)
 	o.MaxSize, o.Lifetime, o.Lease = 4<<20, time.Minute, time.Minute
 	c := open(t, o)
 	sizes := []int{0, 1, 100, 3000, smallBody - 60, smallBody, smallBody + 1, recordSize, 16<<10 - 200, 16 << 10, 16<<10 + 1, 50_000, 300_000, 1 << 20, 3 << 20}
@@ -127,14 +106,14 @@ func TestRecordsEndWhereCommandsEnd(t *testing.T) {
 // Whoever is not who he should be is refused at once, for the reason that there is, and both by the daemon and by those who
 // look at a server from outside.
 func TestRefusals(t *testing.T) {
-	v, other := newVault(t), testkit.NewAuthority(t, "other")
+	v, other := testkit.NewSafe(t), testkit.NewAuthority(t, "other")
 	past, future := time.Now().Add(-time.Minute).UTC().Truncate(time.Second), time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	with := func(c testkit.Certificate) string {
 		w := *v
-		w.server = c
-		return w.start(t).Addr
+		w.Server = c
+		return testkit.StartSafe(t, &w).Addr
 	}
-	good, plain := v.start(t).Addr, testkit.StartMemcached(t).Addr
+	good, plain := testkit.StartSafe(t, v).Addr, testkit.StartMemcached(t).Addr
 	old := tlsServer(t, v, tls.VersionTLS12)
 	for name, tc := range map[string]struct {
 		address string
@@ -143,15 +122,15 @@ func TestRefusals(t *testing.T) {
 		reason  string
 	}{
 		"unknown authority":       {with(other.Valid(t, "127.0.0.1")), nil, RefusedCertificate, `it is signed by "CN=other", and by nobody of cache.tls.ca`},
-		"another name":            {with(v.ca.Valid(t, "a.example", "10.0.0.9")), nil, RefusedCertificate, "it is that of a.example, 10.0.0.9, and not of 127.0.0.1"},
-		"no name":                 {with(v.ca.Valid(t)), nil, RefusedCertificate, "it is that of nobody"},
+		"another name":            {with(v.CA.Valid(t, "a.example", "10.0.0.9")), nil, RefusedCertificate, "it is that of a.example, 10.0.0.9, and not of 127.0.0.1"},
+		"no name":                 {with(v.CA.Valid(t)), nil, RefusedCertificate, "it is that of nobody"},
 		"another configured name": {good, func(s *Secure) { s.TLS.ServerName = "b.example" }, RefusedCertificate, "and not of b.example"},
-		"expired":                 {with(v.ca.Issue(t, past.Add(-time.Hour), past, "127.0.0.1")), nil, RefusedCertificate, "it has expired at " + past.Format(time.RFC3339)},
-		"not yet":                 {with(v.ca.Issue(t, future, future.Add(time.Hour), "127.0.0.1")), nil, RefusedCertificate, "it begins at " + future.Format(time.RFC3339)},
+		"expired":                 {with(v.CA.Issue(t, past.Add(-time.Hour), past, "127.0.0.1")), nil, RefusedCertificate, "it has expired at " + past.Format(time.RFC3339)},
+		"not yet":                 {with(v.CA.Issue(t, future, future.Add(time.Hour), "127.0.0.1")), nil, RefusedCertificate, "it begins at " + future.Format(time.RFC3339)},
 		"no client certificate":   {good, func(s *Secure) { s.TLS.Cert, s.TLS.Key = "", "" }, RefusedClient, "certificate required"},
 		"another's client":        {good, func(s *Secure) { c := other.Valid(t, "x"); s.TLS.Cert, s.TLS.Key = c.Cert, c.Key }, RefusedClient, "certificate"},
 		"an expired client": {good, func(s *Secure) {
-			c := v.ca.Issue(t, past.Add(-time.Hour), past, "x")
+			c := v.CA.Issue(t, past.Add(-time.Hour), past, "x")
 			s.TLS.Cert, s.TLS.Key = c.Cert, c.Key
 		}, RefusedClient, "expired certificate"},
 		"wrong password":          {good, func(s *Secure) { s.Login.PasswordFile = testkit.Secret(t, "wrong") }, RefusedPassword, "the password of user web"},
@@ -165,7 +144,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := testOptions(tc.address)
-			o.Timeout, o.Secure = time.Minute, v.secure(t) // what waits for it fails the test
+			o.Timeout, o.Secure = time.Minute, secure(v) // what waits for it fails the test
 			if tc.change != nil {
 				tc.change(&o.Secure)
 			}
@@ -183,7 +162,7 @@ func TestRefusals(t *testing.T) {
 			if e := Examine(short, o)[0]; !errors.As(e.Err, &r) || r.Kind != tc.kind {
 				t.Errorf("Examine: %v", e.Err)
 			}
-			if strings.Contains(fmt.Sprint(err, c.Servers(ctx)), loginPassword) {
+			if strings.Contains(fmt.Sprint(err, c.Servers(ctx)), testkit.SafePassword) {
 				t.Error("the password is told")
 			}
 		})
@@ -191,9 +170,9 @@ func TestRefusals(t *testing.T) {
 }
 
 // tlsServer answers version over one version of TLS.
-func tlsServer(t *testing.T, v *vault, version uint16) string {
+func tlsServer(t *testing.T, v *testkit.Safe, version uint16) string {
 	t.Helper()
-	cert, err := tls.LoadX509KeyPair(v.server.Cert, v.server.Key)
+	cert, err := tls.LoadX509KeyPair(v.Server.Cert, v.Server.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +207,7 @@ func tlsServer(t *testing.T, v *vault, version uint16) string {
 func TestAPasswordIsToldOnlyToThoseWhoAskForIt(t *testing.T) {
 	m := testkit.StartMemcached(t)
 	o := testOptions(m.Addr)
-	o.Secure.Login = newVault(t).secure(t).Login
+	o.Secure.Login = secure(testkit.NewSafe(t)).Login
 	c := open(t, o)
 	mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
 	if dump := m.Dump(); strings.Contains(dump, "key=auth ") || !strings.Contains(dump, "sess_a ") {
@@ -241,10 +220,10 @@ func TestAPasswordIsToldOnlyToThoseWhoAskForIt(t *testing.T) {
 
 // Files are read again for each connection, and what is not whole is not taken.
 func TestFilesThatChange(t *testing.T) {
-	v := newVault(t)
-	m := v.start(t)
+	v := testkit.NewSafe(t)
+	m := testkit.StartSafe(t, v)
 	o := testOptions(m.Addr)
-	o.Timeout, o.Secure = 5*time.Second, v.secure(t)
+	o.Timeout, o.Secure = 5*time.Second, secure(v)
 	c := open(t, o)
 	mustRead(t, c, sid)
 	replace := func(path, from string) {
@@ -258,11 +237,11 @@ func TestFilesThatChange(t *testing.T) {
 		}
 	}
 	// Everything is another one, and the server restarted with it.
-	w := newVault(t)
-	replace(v.ca.File, w.ca.File)
-	replace(v.server.Cert, w.server.Cert)
-	replace(v.server.Key, w.server.Key)
-	replace(v.logins, testkit.Secret(t, loginUser+":other\n"))
+	w := testkit.NewSafe(t)
+	replace(v.CA.File, w.CA.File)
+	replace(v.Server.Cert, w.Server.Cert)
+	replace(v.Server.Key, w.Server.Key)
+	replace(v.Logins, testkit.Secret(t, testkit.SafeUser+":other\n"))
 	m.Stop()
 	m.Start()
 	refused := func(kind RefusalKind) {
@@ -274,15 +253,15 @@ func TestFilesThatChange(t *testing.T) {
 	}
 	refused(RefusedClient)
 	// Half of a new pair is not taken: the old one, which does not help here, holds.
-	replace(v.client.Cert, w.client.Cert)
+	replace(v.Client.Cert, w.Client.Cert)
 	refused(RefusedClient)
-	replace(v.client.Key, w.client.Key)
+	replace(v.Client.Key, w.Client.Key)
 	refused(RefusedPassword)
 	replace(o.Secure.Login.PasswordFile, testkit.Secret(t, "other\n"))
 	until(t, "it answers", func() bool { return c.Check(ctx) == nil })
 	mustRead(t, c, sid)
 	// A file that others may read is not taken at the start, and the former one holds later.
-	if err := os.Chmod(v.client.Key, 0o644); err != nil {
+	if err := os.Chmod(v.Client.Key, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	m.Stop()

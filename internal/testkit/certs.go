@@ -29,7 +29,12 @@ type Certificate struct{ Cert, Key string }
 // NewAuthority makes one.
 func NewAuthority(t testing.TB, name string) *Authority {
 	t.Helper()
-	a := &Authority{File: filepath.Join(Dir(t), "ca.pem")}
+	return newAuthority(t, Dir(t), name)
+}
+
+func newAuthority(t testing.TB, dir, name string) *Authority {
+	t.Helper()
+	a := &Authority{File: filepath.Join(dir, "ca.pem")}
 	c := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	a.key = newKey(t)
@@ -46,6 +51,11 @@ func NewAuthority(t testing.TB, name string) *Authority {
 
 // Issue signs a certificate for names and addresses that holds from one time to another, for servers and clients.
 func (a *Authority) Issue(t testing.TB, from, to time.Time, names ...string) Certificate {
+	t.Helper()
+	return a.issue(t, Dir(t), from, to, names)
+}
+
+func (a *Authority) issue(t testing.TB, dir string, from, to time.Time, names []string) Certificate {
 	t.Helper()
 	c := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: "test"}, NotBefore: from, NotAfter: to, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
@@ -65,7 +75,6 @@ func (a *Authority) Issue(t testing.TB, from, to time.Time, names ...string) Cer
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := Dir(t)
 	files := Certificate{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
 	writePEM(t, files.Cert, "CERTIFICATE", der, 0o644)
 	writePEM(t, files.Key, "PRIVATE KEY", private, 0o600)

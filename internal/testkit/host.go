@@ -72,6 +72,9 @@ func (h *Host) Configure(c Conf) {
 		if b.WriteString(c.Cache); c.Cache == "" && !strings.Contains(c.More, "lease:") {
 			b.WriteString("  timeout: 4s\n") // a busy machine must not look like a dead server
 		}
+		if len(c.Servers) > 0 && c.Servers[0].Safe != nil && !strings.Contains(c.Cache, "tls:") {
+			b.WriteString("\n" + c.Servers[0].Safe.YAML())
+		}
 	}
 	ReplaceFile(h.t, h.Config, "%s", b.String())
 }

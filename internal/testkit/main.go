@@ -39,6 +39,9 @@ func Main(m *testing.M) {
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
 	}
+	if everywhere.dir != "" {
+		os.RemoveAll(everywhere.dir)
+	}
 	for _, f := range atExit {
 		f()
 	}

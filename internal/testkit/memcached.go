@@ -13,6 +13,7 @@ import (
 // Memcached is a server on a port of its own, which it keeps over Stop and Start.
 type Memcached struct {
 	Addr string
+	Safe *Safe // what it wants of its clients; nil: nothing
 	t    testing.TB
 	args []string
 	proc *Process
@@ -21,8 +22,22 @@ type Memcached struct {
 // StartMemcached starts one with more arguments, such as "-I", "2m".
 func StartMemcached(t testing.TB, args ...string) *Memcached {
 	t.Helper()
+	if safe := safeEverywhere(t); safe != nil {
+		return StartSafe(t, safe, args...)
+	}
+	return startMemcached(t, nil, args)
+}
+
+// StartSafe starts one that wants of its clients what safe has.
+func StartSafe(t testing.TB, safe *Safe, args ...string) *Memcached {
+	t.Helper()
+	return startMemcached(t, safe, append(safe.Args(), args...))
+}
+
+func startMemcached(t testing.TB, safe *Safe, args []string) *Memcached {
+	t.Helper()
 	port := FreePort(t)
-	m := &Memcached{t: t, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	m := &Memcached{t: t, Safe: safe, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	m.args = append([]string{"-u", "root", "-U", "0", "-l", "127.0.0.1", "-p", strconv.Itoa(port)}, args...)
 	m.Start()
 	return m
@@ -47,13 +62,26 @@ func (m *Memcached) Stop() { m.proc.Kill() }
 // Process is what runs now.
 func (m *Memcached) Process() *Process { return m.proc }
 
-// Command sends lines of the text protocol and returns the first line of the answer.
-func (m *Memcached) Command(format string, args ...any) string {
+// dial connects as its clients must.
+func (m *Memcached) dial() net.Conn {
 	m.t.Helper()
-	c, err := net.Dial("tcp", m.Addr)
+	var c net.Conn
+	var err error
+	if m.Safe != nil {
+		c, err = m.Safe.dial(m.Addr)
+	} else {
+		c, err = net.Dial("tcp", m.Addr)
+	}
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	return c
+}
+
+// Command sends lines of the text protocol and returns the first line of the answer.
+func (m *Memcached) Command(format string, args ...any) string {
+	m.t.Helper()
+	c := m.dial()
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	fmt.Fprintf(c, format+"\r\n", args...)
@@ -68,10 +96,7 @@ func (m *Memcached) Command(format string, args ...any) string {
 // Dump is the answer of `lru_crawler metadump all`.
 func (m *Memcached) Dump() string {
 	m.t.Helper()
-	c, err := net.Dial("tcp", m.Addr)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	c := m.dial()
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprintf(c, "lru_crawler metadump all\r\n")
