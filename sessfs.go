@@ -146,7 +146,7 @@ type ServerStatus struct {
 	LastError   string        `json:"last_error,omitempty"`
 	Protocol    string        `json:"protocol,omitempty"` // "meta" or "classic"
 	TLS         string        `json:"tls,omitempty"`      // version, as "1.3"
-	Login       bool          `json:"login,omitempty"`    // it wanted one
+	Login       string        `json:"login,omitempty"`    // that it wanted: "ascii" or "sasl"
 	Version     string        `json:"version,omitempty"`
 	Uptime      time.Duration `json:"uptime_ns,omitempty"`
 	Items       uint64        `json:"items"`

@@ -32,7 +32,7 @@ type Examination struct {
 	ListsErr  error             // what is wrong with the history
 	SameAs    []string          // names of other servers that are this one by another address
 	TLS       string            // its version; "": none
-	Login     bool              // it wanted one
+	Login     string            // as in sessfs.ServerStatus
 }
 
 // ServerList is a list of servers that a host has lately had.

@@ -259,6 +259,9 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 	if _, err := s.ready(deadline); err != nil {
 		return false, err
 	}
+	if how := s.secured.Load(); how != nil && how.login == loginSASL {
+		return false, fmt.Errorf("%s: %w: it cannot list its keys, since it was started with -S: the binary protocol has no command for that; use -Y, and TLS", s.label, sessfs.ErrNotSupported)
+	}
 	dialing, end := context.WithDeadline(ctx, deadline)
 	defer end()
 	p, err := s.plain(dialing)

@@ -49,10 +49,15 @@ func versionOf(line string) (string, error) {
 
 // explainFirst says what the end of a connection means over which nothing was answered yet.
 func (g *guard) explainFirst(err error) error {
-	if g.o.TLS == nil && (errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+	if g.o.TLS == nil && hasEnded(err) {
 		return &Refusal{RefusedTLS, "it ends the connection instead of an answer: it wants TLS, it seems, and cache.tls is not set"}
 	}
 	return plainError(err)
+}
+
+// hasEnded tells whether err is that the server has ended the connection.
+func hasEnded(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isAlert(err error) bool {

@@ -65,8 +65,14 @@ type protection struct {
 // secured is what protects a connection.
 type secured struct {
 	tls   string // version; "": none
-	login bool
+	login string // "", loginASCII or loginSASL
 }
+
+// How a server lets this host in.
+const (
+	loginASCII = "ascii" // memcached -Y
+	loginSASL  = "sasl"  // memcached -S
+)
 
 func newGuard(o Secure, log *slog.Logger) *guard { return &guard{o: o, log: log} }
 
@@ -144,64 +150,98 @@ func (p *protection) makeTLS(o *TLS) error {
 	return nil
 }
 
-// protect makes a connection that was just made a safe one: the server has shown who it is, and this host has logged in.
-// Otherwise it is closed.
-func (g *guard) protect(ctx context.Context, nc net.Conn, network, address string) (net.Conn, secured, error) {
-	var how secured
-	if g.o.TLS == nil && g.o.Login == nil || g.o.Login == nil && network == "unix" {
-		return nc, how, nil
+// connect makes a connection, and a safe one: the server has shown who it is, and this host has logged in.
+func (g *guard) connect(ctx context.Context, s *server) (net.Conn, secured, error) {
+	if g.o.Login == nil {
+		return g.connectBy(ctx, s, false)
 	}
-	p, err := g.now()
-	if err != nil {
-		nc.Close()
+	// A server with SASL ends a connection whose first words are not binary, and the others answer them.
+	binary := s.binary.Load()
+	nc, how, err := g.connectBy(ctx, s, binary)
+	if !errors.Is(err, errOther) {
+		return nc, how, err
+	}
+	nc, how, second := g.connectBy(ctx, s, !binary)
+	switch {
+	case second == nil:
+		s.binary.Store(!binary)
+	case errors.Is(second, errOther):
+		return nil, how, g.explainFirst(errClosed)
+	}
+	return nc, how, second
+}
+
+func (g *guard) connectBy(ctx context.Context, s *server, binary bool) (nc net.Conn, how secured, err error) {
+	var d net.Dialer
+	if nc, err = d.DialContext(ctx, s.network, s.address); err != nil {
 		return nil, how, err
 	}
-	nc.SetDeadline(deadlineOf(ctx))
-	if p.tls != nil && network != "unix" {
+	if g.o.Login == nil && (g.o.TLS == nil || s.network == "unix") {
+		return nc, how, nil
+	}
+	raw := nc
+	defer func() {
+		if err != nil {
+			raw.Close()
+		}
+	}()
+	p, err := g.now()
+	if err != nil {
+		return nil, how, err
+	}
+	raw.SetDeadline(deadlineOf(ctx))
+	if p.tls != nil && s.network != "unix" {
 		c := p.tls.Clone()
 		if c.ServerName = g.o.TLS.ServerName; c.ServerName == "" {
-			c.ServerName, _, _ = net.SplitHostPort(address)
+			c.ServerName, _, _ = net.SplitHostPort(s.address)
 		}
-		t := tls.Client(&tlsPipe{Conn: nc}, c)
+		t := tls.Client(&tlsPipe{Conn: raw}, c)
 		if err := t.HandshakeContext(ctx); err != nil {
-			nc.Close()
 			return nil, how, explainTLS(err, c.ServerName)
 		}
 		nc, how.tls = t, strings.TrimPrefix(tls.VersionName(t.ConnectionState().Version), "TLS ")
 	}
-	if how.login, err = g.greet(nc, p.password); err != nil {
-		nc.Close()
-		if how.tls != "" {
-			return nil, how, explainTLS(err, "")
-		}
-		return nil, how, g.explainFirst(err)
+	if binary {
+		b := newBinaryConn(nc)
+		nc, how.login, err = b, loginSASL, b.login(g.o.Login.User, p.password)
+	} else {
+		how.login, err = g.greet(nc, p.password)
 	}
-	nc.SetDeadline(time.Time{})
-	return nc, how, nil
+	switch {
+	case err == nil:
+		raw.SetDeadline(time.Time{})
+		return nc, how, nil
+	case isAlert(err):
+		err = explainTLS(err, "")
+	case g.o.Login != nil && hasEnded(err):
+		err = errOther
+	}
+	return nil, how, plainError(timedOut(err))
 }
 
 // greet finds out whether the server lets this host in, and logs in where it wants that. A server that wants no login is
 // not told the password: it would store it.
-func (g *guard) greet(nc net.Conn, password string) (login bool, err error) {
-	line, err := say(nc, "version\r\n")
+func (g *guard) greet(nc net.Conn, password string) (login string, err error) {
+	// One that is binary reads a header's length before it says anything.
+	line, err := say(nc, fmt.Sprintf("%-*s\r\n", binaryHeader, "version"))
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	_, err = versionOf(line)
 	var r *Refusal
 	if g.o.Login == nil || !errors.As(err, &r) || r.Kind != RefusedLogin {
-		return false, err
+		return "", err
 	}
 	if strings.Contains(password, " ") {
-		return false, &Refusal{RefusedPassword, "it takes no password with a space in it, as that of cache.auth.password_file"}
+		return "", &Refusal{RefusedPassword, "it takes no password with a space in it, as that of cache.auth.password_file"}
 	}
 	if line, err = say(nc, fmt.Sprintf("set auth 0 0 %d\r\n%s %s\r\n", len(g.o.Login.User)+1+len(password), g.o.Login.User, password)); err != nil {
-		return false, err
+		return "", err
 	}
 	if line != "STORED" {
-		return false, &Refusal{RefusedPassword, fmt.Sprintf("it does not take the password of user %s (%.60q)", g.o.Login.User, line)}
+		return "", &Refusal{RefusedPassword, fmt.Sprintf("it does not take the password of user %s (%.60q)", g.o.Login.User, line)}
 	}
-	return true, nil
+	return loginASCII, nil
 }
 
 // say sends text and returns the line that is the answer, and nothing more.
@@ -214,7 +254,7 @@ func say(nc net.Conn, text string) (string, error) {
 			if notSent != nil && !isAlert(err) {
 				err = notSent
 			}
-			return "", timedOut(err)
+			return "", err
 		}
 		if b[0] == '\n' {
 			return strings.TrimSuffix(string(line), "\r"), nil

@@ -27,6 +27,7 @@ type server struct {
 	roundTrips             hist.Hist
 	isDown                 atomic.Bool             // down: since is not zero
 	secured                atomic.Pointer[secured] // of the last connection; nil: there was none
+	binary                 atomic.Bool             // it speaks the binary protocol only
 	youngUntil             atomic.Int64            // Boottime until which it may have forgotten locks
 
 	mending mending
@@ -239,17 +240,13 @@ func (s *server) complete(in *info) bool {
 
 // dial makes a connection over which commands may go: all are made here.
 func (s *server) dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, s.network, s.address)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
-			return nil, errors.New("connecting: no answer in time")
-		}
+	nc, how, err := s.cl.guard.Load().connect(ctx, s)
+	switch {
+	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err), errors.Is(err, errTimeout):
+		return nil, errors.New("connecting: no answer in time")
+	default:
 		return nil, fmt.Errorf("connecting: %w", plainError(err))
-	}
-	nc, how, err := s.cl.guard.Load().protect(ctx, nc, s.network, s.address)
-	if err != nil {
-		return nil, fmt.Errorf("connecting: %w", err)
 	}
 	s.secured.Store(&how)
 	return nc, nil

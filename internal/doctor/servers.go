@@ -200,7 +200,11 @@ func (f *Facts) checkServer(e *backend.Examination) (all []Finding) {
 		add(server(e, "server-classic", Note, "(version %s) has no meta commands that work", e.Version),
 			"it is used by the older commands, which cost more round trips and a second of clean-up", "use memcached 1.6.13 or newer")
 	}
-	if e.Settings["lru_crawler"] == "no" {
+	switch {
+	case e.Login == "sasl":
+		add(server(e, "server-no-listing", Warning, "does not list its keys: it was started with -S, and its binary protocol has no command for that"),
+			"sessfs ls, export and rebalance fail, and so does the copying back to a server that was restarted", "start it with -Y instead, and with TLS")
+	case e.Settings["lru_crawler"] == "no":
 		add(server(e, "server-no-listing", Warning, "does not list its keys (-o no_lru_crawler)"),
 			"sessfs ls, export and rebalance fail, and so does the copying back to a server that was restarted", "start it without no_lru_crawler")
 	}
@@ -212,11 +216,11 @@ func (f *Facts) checkServer(e *backend.Examination) (all []Finding) {
 		add(server(e, "server-idle-timeout", Note, "closes connections that were quiet for %d seconds", s),
 			"the request after that connects again, which costs it two round trips", "start it without -o idle_timeout")
 	}
-	if f.Config.Cache.Auth != nil && !e.Login {
+	if f.Config.Cache.Auth != nil && e.Login == "" {
 		add(server(e, "server-no-login", Warning, "wants no login, and cache.auth is set"),
 			"whoever reaches it can read and change every session", "start it with -Y, and the same user and password")
 	}
-	if ip, err := netip.ParseAddrPort(e.Remote); err == nil && isPublic(ip.Addr()) && !e.Login {
+	if ip, err := netip.ParseAddrPort(e.Remote); err == nil && isPublic(ip.Addr()) && e.Login == "" {
 		add(server(e, "server-public", Warning, "has a public address, %s, and wants no login", ip.Addr()),
 			"whoever reaches it can read and change every session", "keep it on a private network, or behind a firewall")
 	}
