@@ -155,20 +155,23 @@ func (g *guard) connect(ctx context.Context, s *server) (net.Conn, secured, erro
 	if g.o.Login == nil {
 		return g.connectBy(ctx, s, false)
 	}
-	// A server with SASL ends a connection whose first words are not binary, and the others answer them.
-	binary := s.binary.Load()
-	nc, how, err := g.connectBy(ctx, s, binary)
+	// A server with SASL ends a connection whose first words are not binary. Others may wait for the end of a line that is, so
+	// that this is tried first only where it went well the last time.
+	if s.binary.Load() {
+		nc, how, err := g.connectBy(ctx, s, true)
+		s.binary.Store(err == nil)
+		return nc, how, err
+	}
+	nc, how, err := g.connectBy(ctx, s, false)
 	if !errors.Is(err, errOther) {
 		return nc, how, err
 	}
-	nc, how, second := g.connectBy(ctx, s, !binary)
-	switch {
-	case second == nil:
-		s.binary.Store(!binary)
-	case errors.Is(second, errOther):
-		return nil, how, g.explainFirst(errClosed)
+	nc, how, err = g.connectBy(ctx, s, true)
+	s.binary.Store(err == nil)
+	if errors.Is(err, errOther) {
+		err = g.explainFirst(errClosed)
 	}
-	return nc, how, second
+	return nc, how, err
 }
 
 func (g *guard) connectBy(ctx context.Context, s *server, binary bool) (nc net.Conn, how secured, err error) {

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,6 +20,7 @@ type Memcached struct {
 	Safe *Safe // what it wants of its clients; nil: nothing
 	t    testing.TB
 	args []string
+	env  []string // beside this process's
 	proc *Process
 }
 
@@ -25,19 +30,40 @@ func StartMemcached(t testing.TB, args ...string) *Memcached {
 	if safe := safeEverywhere(t); safe != nil {
 		return StartSafe(t, safe, args...)
 	}
-	return startMemcached(t, nil, args)
+	return startMemcached(t, nil, nil, args)
 }
 
 // StartSafe starts one that wants of its clients what safe has.
 func StartSafe(t testing.TB, safe *Safe, args ...string) *Memcached {
 	t.Helper()
-	return startMemcached(t, safe, append(safe.Args(), args...))
+	return startMemcached(t, safe, nil, append(safe.Args(), args...))
 }
 
-func startMemcached(t testing.TB, safe *Safe, args []string) *Memcached {
+// The login of StartSASL's servers; memcached's own takes no password with a space in it.
+const (
+	SASLUser     = "web@test"
+	SASLPassword = "correct horse"
+)
+
+// StartSASL starts one that wants a login by SASL, and speaks the binary protocol alone.
+func StartSASL(t testing.TB, args ...string) *Memcached {
+	t.Helper()
+	dir := Dir(t)
+	database := filepath.Join(dir, "sasldb")
+	WriteFile(t, filepath.Join(dir, "memcached.conf"), "mech_list: plain\npwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: %s\n", database)
+	user, realm, _ := strings.Cut(SASLUser, "@")
+	cmd := exec.Command("saslpasswd2", "-p", "-c", "-f", database, "-u", realm, user)
+	cmd.Stdin = strings.NewReader(SASLPassword)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("saslpasswd2: %v\n%s", err, out)
+	}
+	return startMemcached(t, nil, []string{"SASL_CONF_PATH=" + dir}, append([]string{"-S"}, args...))
+}
+
+func startMemcached(t testing.TB, safe *Safe, env, args []string) *Memcached {
 	t.Helper()
 	port := FreePort(t)
-	m := &Memcached{t: t, Safe: safe, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	m := &Memcached{t: t, Safe: safe, env: env, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	m.args = append([]string{"-u", "root", "-U", "0", "-l", "127.0.0.1", "-p", strconv.Itoa(port)}, args...)
 	m.Start()
 	return m
@@ -46,7 +72,9 @@ func startMemcached(t testing.TB, safe *Safe, args []string) *Memcached {
 // Start starts it, or starts it again: empty. More arguments hold until the next Start.
 func (m *Memcached) Start(more ...string) {
 	m.t.Helper()
-	m.proc = Start(m.t, "memcached", slices.Concat(m.args, more)...)
+	cmd := exec.Command("memcached", slices.Concat(m.args, more)...)
+	cmd.Env = append(os.Environ(), m.env...)
+	m.proc = StartCmd(m.t, cmd)
 	Until(m.t, 10*time.Second, "memcached answers at "+m.Addr, func() bool {
 		c, err := net.Dial("tcp", m.Addr)
 		if err == nil {
