@@ -192,6 +192,17 @@ func Printable(s string) string {
 	}, s)
 }
 
+// Protection is how the connections to a server are protected, as it stands behind their protocol.
+func Protection(s sessfs.ServerStatus) (text string) {
+	if s.TLS != "" {
+		text += ", TLS " + s.TLS
+	}
+	if s.Login != "" {
+		text += ", login"
+	}
+	return text
+}
+
 // Trouble is what is not well with a server beside being down, as it stands behind its state.
 func Trouble(s sessfs.ServerStatus) (text string) {
 	switch {

@@ -106,7 +106,7 @@ func (r *Report) printServers(out io.Writer, now time.Time) error {
 	w := table(out)
 	fmt.Fprintln(w, "SERVER\tADDRESS\tSTATE\tVERSION\tSESSIONS\tMEMORY\tEVICTIONS\tFAILURES")
 	for _, s := range r.Servers {
-		state := "up (" + s.Protocol + ")"
+		state := "up (" + s.Protocol + Protection(s) + ")"
 		if !s.Up {
 			state = "DOWN"
 			if s.DownSince != nil {
