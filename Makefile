@@ -1,5 +1,6 @@
 # sudo make demo   two web hosts share a session
 # sudo make test   everything
+# sudo make secure the tests of PHP, of the filesystem and of locks against servers with TLS and a login
 # sudo make scale  a million sessions, five million made-up cookies, two thousand waiting locks, five hundred PHP processes: about forty minutes
 # sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
 # make fuzz        every fuzz target for ten minutes, one after the other: FUZZTIME=30s, FUZZJOBS=1 (processes)
@@ -19,8 +20,8 @@ FLAVOR      ?= $(if $(wildcard /etc/redhat-release),redhat,debian)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # What the tests and the demo run. gcc is for the race detector.
-PACKAGES    := memcached libmemcached-tools php-cli php-fpm nginx-light curl psmisc procps systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux prometheus chromium
-TOOLS       := memcached memccat php nginx curl fuser pgrep systemd-analyze gcc git man mandoc rpm fish zsh tmux prometheus promtool chromium
+PACKAGES    := memcached libmemcached-tools sasl2-bin php-cli php-fpm nginx-light curl psmisc procps systemd gcc libc6-dev ca-certificates git man-db mandoc rpm fish zsh tmux prometheus chromium
+TOOLS       := memcached memccat saslpasswd2 php nginx curl fuser pgrep systemd-analyze gcc git man mandoc rpm fish zsh tmux prometheus promtool chromium
 
 # sudo leaves these out of PATH on many machines.
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -35,7 +36,7 @@ FUZZJOBS       ?= $(shell nproc)
 
 
 
-.PHONY: build docs demo test scale faults fuzz bench check deps bench-deps go install install-files package clean
+.PHONY: build docs demo test secure scale faults fuzz bench check deps bench-deps go install install-files package clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
@@ -89,6 +90,11 @@ $(NFPM): | go
 
 test: go deps check $(NFPM)
 	$(GO) test -race -count=1 -timeout 14m ./...
+	SESSFS_TEST_SECURE=1 $(GO) test -race -count=1 -timeout 3m -run 'TestWrittenHereReadThere|TestTwoHostsShareASession|TestSizes' ./tests/php
+
+# All servers want TLS, a certificate of their clients, and a login.
+secure: deps
+	SESSFS_TEST_SECURE=1 $(GO) test -race -count=1 -timeout 30m ./tests/php ./tests/posix ./tests/locks
 
 # The tests of tests/scale and tests/move in full size; make test runs them small.
 scale: deps

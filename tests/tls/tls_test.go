@@ -171,7 +171,7 @@ func TestFilesAreReplaced(t *testing.T) {
 	wantPHP(t, h, "1", read, "a") // over the connection that stands
 	m.Stop()
 	m.Start()
-	wantPHP(t, h, "ok", write, "b", "2")
+	testkit.Until(t, 20*time.Second, "the server is used again", func() bool { return strings.TrimSpace(testkit.PHP(t, h, write, "b", "2")) == "ok" })
 	// Another password in another file: that is a change of the configuration, and takes effect without a remount.
 	yaml := strings.Replace(old.YAML(), old.Password, testkit.Secret(t, "wrong-horse"), 1)
 	h.Configure(testkit.Conf{Servers: []*testkit.Memcached{m}, Cache: "  timeout: 4s\n" + yaml})
@@ -230,8 +230,8 @@ func TestSASL(t *testing.T) {
 			t.Errorf("%s: exit %d: %s", args[0], code, out)
 		}
 	}
-	if out, code := h.Sessfs("doctor"); code != 0 || !strings.Contains(out, "server-no-listing") {
-		t.Errorf("doctor: exit %d: %s", code, out)
+	if out, _ := h.Sessfs("doctor"); !strings.Contains(out, "server-no-listing") {
+		t.Errorf("doctor: %s", out)
 	}
 	if out, _ := h.Sessfs("status"); !strings.Contains(out, "up (classic, login)") {
 		t.Errorf("status: %s", out)
