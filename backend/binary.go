@@ -190,7 +190,9 @@ func (c *binaryConn) store(words []string, value []byte) error {
 		op = opAdd
 	case words[0] == "cas" && len(words) > 5:
 		op = opReplace
-		cas, _ = strconv.ParseUint(words[5], 10, 64)
+		if cas, _ = strconv.ParseUint(words[5], 10, 64); cas == 0 {
+			cas = math.MaxUint64 // which no item has: 0 would be whatever is there
+		}
 	}
 	extras := binary.BigEndian.AppendUint32(nil, uint32(flags))
 	extras = binary.BigEndian.AppendUint32(extras, uint32(min(ends, math.MaxUint32)))

@@ -42,7 +42,9 @@ func TestConformanceTLS(t *testing.T) {
 			v := testkit.NewSafe(t)
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 				o := secureOptions(t, v, 2)
-				o.Lifetime, o.ForceClassic, o.Replicas = lifetime, classic, 2
+				if o.Lifetime, o.ForceClassic = lifetime, classic; !classic {
+					o.Replicas = 2
+				}
 				return open(t, o)
 			})
 		})
