@@ -150,7 +150,7 @@ func replace(t *testing.T, path, from string) {
 		t.Fatal(err)
 	}
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err == nil {
+	if err = os.WriteFile(tmp, b, 0o600); err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
