@@ -26,6 +26,38 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// FuzzSealed: what is sealed comes back, in its place alone, and no bit of it can be changed, whatever it is.
+func FuzzSealed(f *testing.F) {
+	old, key := sealKey(f, "old", nil), sealKey(f, "new", nil)
+	before := newSealing(&Seal{Keys: []*SealKey{old}}, "p:")
+	now := newSealing(&Seal{Keys: []*SealKey{key, old}}, "p:")
+	f.Add([]byte{}, "p:~x", uint16(0))
+	f.Add(sampleRecord([]byte("user|s:3:\"bob\";")), "p:~x", uint16(300))
+	f.Add([]byte(sealMagic), "", uint16(1<<16-1))
+	f.Fuzz(func(t *testing.T, data []byte, at string, bit uint16) {
+		for _, by := range []*sealing{before, now} {
+			b := by.seal(recordKind, at, data[:len(data)/2], data[len(data)/2:])
+			plain, k, err := now.open(recordKind, at, b)
+			if err != nil || k != by.Keys[0] || !bytes.Equal(plain, data) || len(b) != len(data)+sealOverhead {
+				t.Fatalf("%q came back as %q: %v", data, plain, err)
+			}
+			if len(data) > 8 && bytes.Contains(b, data) {
+				t.Fatalf("%q can be read in its envelope", data)
+			}
+			for _, other := range []struct{ kind, at string }{{chunkKind, at}, {documentKind, at}, {recordKind, at + "x"}, {recordKind, "x" + at}, {"", recordKind + at}} {
+				if _, _, err := now.open(other.kind, other.at, b); err == nil {
+					t.Fatalf("what is sealed for %q opens as a %s at %q", at, other.kind, other.at)
+				}
+			}
+			n := int(bit) % (8 * len(b))
+			b[n/8] ^= 1 << (n % 8)
+			if plain, _, err := now.open(recordKind, at, b); err == nil {
+				t.Fatalf("with bit %d changed it opens as %q", n, plain)
+			}
+		}
+	})
+}
+
 // FuzzHashedKeys: whatever a cookie says, its keys on a server with hashed names are fit for a command, differ from each
 // other, and stay what they are when they are looked up by what a listing shows.
 func FuzzHashedKeys(f *testing.F) {
