@@ -4,6 +4,7 @@
 # sudo make scale  a million sessions, five million made-up cookies, two thousand waiting locks, five hundred PHP processes: about forty minutes
 # sudo make faults the fault laboratory for longer: SEED=N (or a new one) MINUTES=60
 # make fuzz        every fuzz target for ten minutes, one after the other: FUZZTIME=30s, FUZZJOBS=1 (processes)
+# make vulncheck   known vulnerabilities in what the binary calls, Go's own library included
 # sudo make bench  sessfs beside the other session handlers (QUICK=1: within two minutes)
 # make package     a .deb and a .rpm in bin/ (GOARCH=arm64: for another kind of processor)
 GO          ?= go
@@ -36,7 +37,7 @@ FUZZJOBS       ?= $(shell nproc)
 
 
 
-.PHONY: build docs demo test secure scale faults fuzz bench check deps bench-deps go install install-files package clean
+.PHONY: build docs demo test secure scale faults fuzz vulncheck bench check deps bench-deps go install install-files package clean
 
 go:
 	@command -v $(GO) >/dev/null || { echo 'there is no "$(GO)" in PATH; under sudo: sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
@@ -113,6 +114,16 @@ fuzz: go
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel $(FUZZJOBS) $$package; \
 		done; \
 	done
+
+# The database comes through the module proxy, as the tools do: vuln.go.dev cannot be reached from everywhere.
+VULNDB := golang.org/x/vulndb
+VULN   := golang.org/x/vuln/cmd/govulncheck
+vulncheck: go
+	GOBIN=$(CURDIR)/bin/tools $(GO) install $(VULN)@latest
+	GOBIN=$(CURDIR)/bin/tools $(GO) install $(VULNDB)/cmd/indexdb@latest
+	rm -rf bin/vulndb
+	bin/tools/indexdb -vulns "$$($(GO) mod download -json $(VULNDB)@latest | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/data/osv" -out bin/vulndb
+	bin/tools/govulncheck -db=file://$(CURDIR)/bin/vulndb ./cmd/sessfs
 
 install: build docs install-files
 

@@ -89,7 +89,7 @@ func (c *binaryConn) answer() (a frame, err error) {
 	switch {
 	case h[0] != 0x81:
 		return a, errOther
-	case int64(keys+extras) > size, size > maxItemMax:
+	case int64(keys+extras) > size, size > classicItemMax+maxKey:
 		return a, fmt.Errorf("%w: a frame of %d bytes with a key of %d", errSurprise, size, keys)
 	case binary.BigEndian.Uint32(h[12:]) != uint32(a.op):
 		return a, fmt.Errorf("%w: an answer to something else", errSurprise)
@@ -249,7 +249,7 @@ func (c *binaryConn) command(words []string) error {
 		if err != nil {
 			return err
 		}
-		c.say("VERSION %s", a.value)
+		c.say("VERSION %s", shown(string(a.value), 40))
 	case words[0] == "stats":
 		return c.stats(strings.Join(words[1:], " "))
 	default:
@@ -267,7 +267,7 @@ func (c *binaryConn) get(keys []string, withCas bool) error {
 	if _, err := c.Conn.Write(request(b, opNoop, "", nil, nil, 0)); err != nil {
 		return err
 	}
-	for {
+	for n := 0; ; n++ {
 		a, err := c.answer()
 		switch {
 		case err != nil:
@@ -275,7 +275,9 @@ func (c *binaryConn) get(keys []string, withCas bool) error {
 		case a.op == opNoop:
 			c.say("END")
 			return nil
-		case a.op != opGetQuiet || a.status != statusOK || len(a.extras) != 4:
+		case n == len(keys), c.out.Len() > 2*classicRoom+classicItemMax:
+			return fmt.Errorf("%w: %d values of %d bytes in an answer", errSurprise, n, c.out.Len())
+		case a.op != opGetQuiet || a.status != statusOK || len(a.extras) != 4 || bytes.ContainsFunc(a.key, func(r rune) bool { return r <= ' ' }):
 			return fmt.Errorf("%w: %.60q to a get", errSurprise, a.value)
 		}
 		fmt.Fprintf(&c.out, "VALUE %s %d %d", a.key, binary.BigEndian.Uint32(a.extras), len(a.value))
@@ -305,8 +307,10 @@ func (c *binaryConn) stats(what string) error {
 		case len(a.key) == 0:
 			c.say("END")
 			return nil
+		case len(a.key)+len(a.value) > maxLine:
+			return fmt.Errorf("%w: a figure of %d bytes", errSurprise, len(a.value))
 		}
-		c.say("STAT %s %s", a.key, a.value)
+		c.say("STAT %s %s", shown(string(a.key), maxLine), shown(string(a.value), maxLine))
 	}
 	return fmt.Errorf("%w: stats without end", errSurprise)
 }
