@@ -16,13 +16,11 @@ var indexOf = regexp.MustCompile(`\[\d+\]`)
 // lineBreak is what YAML counts as one.
 var lineBreak = regexp.MustCompile("\r\n?|[\n\u0085\u2028\u2029]")
 
-// knownKey tells whether a key of an error is one of the schema, a part of it, or below a section.
+// knownKey tells whether a key of an error is one of the schema, or stands below one that is a section of its own.
 func knownKey(key string) bool {
-	if key == "" {
-		return true
-	}
-	all := append(names(), "cache.servers.name", "cache.servers.address", "cache.servers.weight", "seal.keys.name", "seal.keys.file")
-	return slices.Contains(all, indexOf.ReplaceAllString(key, ""))
+	key = indexOf.ReplaceAllString(key, "")
+	above := key[:max(0, strings.LastIndexByte(key, '.'))]
+	return key == "" || slices.Contains(names(), key) || slices.Contains([]string{"cache.servers", "cache.tls", "cache.auth", "seal.keys"}, above)
 }
 
 // FuzzParse: what is taken is taken again when it is written out, and differs in nothing. What is refused tells file, line and
