@@ -31,11 +31,12 @@ const (
 //
 // Order of locks: wmu, then mu.
 type conn struct {
-	group  *loop.Group
-	loop   *loop.Loop
-	broken func(*conn, error) // called once, before anybody who waits learns of it
-	gone   chan struct{}      // closed after broken was called and everybody was told
-	queued atomic.Int32       // batches without an answer
+	group   *loop.Group
+	loop    *loop.Loop
+	broken  func(*conn, error) // called once, before anybody who waits learns of it
+	gone    chan struct{}      // closed after broken was called and everybody was told
+	queued  atomic.Int32       // batches without an answer
+	answers atomic.Uint64      // batches that were answered
 
 	wmu    sync.Mutex
 	fd     int      // -1: closed. Written by the loop, guarded by wmu for others
@@ -43,11 +44,13 @@ type conn struct {
 	unsent [][]byte // guarded by wmu: what the socket did not take yet
 	full   bool     // guarded by wmu: the loop waits until it takes more
 
-	mu   sync.Mutex
-	err  error    // why it broke; guarded by mu
-	out  []*batch // not yet written; guarded by mu
-	due  due      // when they will be; guarded by mu
-	sent []*batch // without all their answers, in their order; guarded by mu
+	mu                      sync.Mutex
+	err                     error     // why it broke; guarded by mu
+	out                     []*batch  // not yet written; guarded by mu
+	due                     due       // when they will be; guarded by mu
+	sent                    []*batch  // without all their answers, in their order; guarded by mu
+	late                    time.Time // when a tick first found one whose time is over; guarded by mu
+	lateAnswers, lateRounds uint64    // answers then, or when there was the last new one, and the loop's rounds; guarded by mu
 
 	answer answers // the loop's own
 	tls    *tlsEnd // nil: none
@@ -352,29 +355,11 @@ func (c *conn) reply(line []byte) error {
 		c.sent = c.sent[1:]
 		c.mu.Unlock()
 		c.queued.Add(-1)
+		c.answers.Add(1)
 		b.finish()
 	}
 	return nil
 }
-
-// Tick implements loop.Source: it breaks the connection when somebody has waited for too long.
-func (c *conn) Tick(now time.Time) {
-	if c.queued.Load() == 0 {
-		return
-	}
-	late := false
-	c.mu.Lock()
-	for _, b := range c.sent {
-		late = late || !b.deadline.IsZero() && now.After(b.deadline)
-	}
-	c.mu.Unlock()
-	if late {
-		c.fail(errTimeout)
-	}
-}
-
-// Waiting implements loop.Source.
-func (c *conn) Waiting() bool { return c.queued.Load() > 0 }
 
 // End implements loop.Source: the loop forgets the connection, and everybody who waits learns why it broke.
 func (c *conn) End() {

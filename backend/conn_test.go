@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sessfs/internal/loop"
 )
 
@@ -126,5 +128,65 @@ func TestConnBreaks(t *testing.T) {
 				t.Errorf("a request on a broken connection: %v", err)
 			}
 		})
+	}
+}
+
+// busy holds its loop up when it is asked to.
+type busy struct {
+	r       int
+	held    chan struct{} // closed when it begins
+	holding time.Duration
+}
+
+func (b *busy) Poll() bool {
+	var one [1]byte
+	if n, _ := loop.Read(b.r, one[:]); n != 1 {
+		return false
+	}
+	close(b.held)
+	time.Sleep(b.holding)
+	return true
+}
+func (b *busy) Flush()         {}
+func (b *busy) End()           {}
+func (b *busy) Tick(time.Time) {}
+func (b *busy) Waiting() bool  { return false }
+
+// A loop that is held up for longer than the time limit takes what has arrived meanwhile: that it is late is not the
+// server's fault. A server that says nothing is found out all the same.
+func TestConnOfALoopThatWasHeldUp(t *testing.T) {
+	c, server := dialed(t)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	b := &busy{r: pipe[0], held: make(chan struct{}), holding: 300 * time.Millisecond}
+	if err := c.loop.Add(b.r, b, false); err != nil {
+		t.Fatal(err)
+	}
+	defer c.loop.Remove(b.r)
+	asked := newBatch()
+	asked.noop()
+	sent := make(chan error, 1)
+	go func() { sent <- c.do(asked, time.Now().Add(150*time.Millisecond)) }()
+	if _, err := io.ReadFull(server, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(pipe[1], []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	<-b.held
+	if _, err := io.WriteString(server, "MN\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("an answer in time, on a loop that was late: %v", err)
+	}
+	silent := newBatch()
+	silent.noop()
+	if err := c.do(silent, time.Now().Add(50*time.Millisecond)); !errors.Is(err, errTimeout) {
+		t.Errorf("without an answer: %v", err)
 	}
 }

@@ -8,6 +8,10 @@ import (
 const (
 	maxTasks = 4096  // that wait for the housekeeper of one server
 	maxLater = 16384 // that wait for their time
+
+	// firstRetry is when a server that was marked down is asked first; then after ever longer times, up to retry. It may have
+	// been restarted, or this host was held up.
+	firstRetry = 50 * time.Millisecond
 )
 
 // task is background work on a server.
@@ -39,6 +43,7 @@ func (s *server) keepHouse() {
 		}
 	}
 	retry, due := stopped(), stopped()
+	pause := firstRetry
 	defer retry.Stop()
 	defer due.Stop()
 	for {
@@ -48,7 +53,8 @@ func (s *server) keepHouse() {
 		case <-s.gone:
 			return
 		case <-s.downed:
-			retry.Reset(s.cl.retry())
+			pause = firstRetry
+			retry.Reset(min(pause, s.cl.retry()))
 		case <-retry.C:
 			s.mu.Lock()
 			down := !s.since.IsZero()
@@ -66,7 +72,8 @@ func (s *server) keepHouse() {
 				return
 			}
 			if a.err != nil {
-				retry.Reset(s.cl.retry())
+				pause = min(2*pause, s.cl.retry())
+				retry.Reset(pause)
 			}
 		case t := <-s.tasks:
 			if t.done != nil {

@@ -59,6 +59,7 @@ type Loop struct {
 	done        chan struct{}
 	asleep      atomic.Bool // the goroutine is about to sleep, or sleeps: wake it
 	stale       atomic.Bool // sources or ending changed
+	rounds      atomic.Uint64
 
 	mu      sync.Mutex
 	closing bool             // guarded by mu
@@ -207,6 +208,9 @@ func (l *Loop) Remove(fd int) {
 	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
+// Rounds is how often the loop has looked at what was ready. After two more it has looked at all that was ready before.
+func (l *Loop) Rounds() uint64 { return l.rounds.Load() }
+
 // End has the loop call s.End. It does not block.
 func (l *Loop) End(s Source) {
 	l.mu.Lock()
@@ -237,7 +241,9 @@ func (l *Loop) run() {
 		if l.stale.Swap(false) && !l.change() {
 			return
 		}
-		if l.poll(l.wait()) {
+		found := l.poll(l.wait())
+		l.rounds.Add(1)
+		if found {
 			yield()
 		}
 		l.flushAll(&l.group.soon)
