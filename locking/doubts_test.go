@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sessfs"
+	"sessfs/backend/memory"
 )
 
 // held holds answers of the servers back: what was asked is done, but who asked does not know it yet.
@@ -257,4 +258,33 @@ func TestReadsDuringOnesOwnDestroy(t *testing.T) {
 	}
 	pass()
 	<-done
+}
+
+// A host that is held up for longer than a lease while it takes a lock does not hand out what it read then: another host
+// has had the lock meanwhile.
+func TestLockThatComesTooLate(t *testing.T) {
+	const lease = 300 * time.Millisecond
+	b := memory.New(memory.Options{Lifetime: time.Hour, Lease: lease, MaxSize: 1 << 20})
+	t.Cleanup(func() { b.Close() })
+	h := &held{Backend: b}
+	s := Settings{Lease: lease}
+	slow, other := manager(t, h, "a", s), manager(t, b, "b", s)
+	request(t, other, id, "old")
+	waiting, _ := mustOpen(t, slow, false)
+	defer waiting.Close()
+	wait, pass := h.next()
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		c, _ := mustOpen(t, slow, true)
+		c.Close()
+	}()
+	wait()
+	got := waitFor(t, slow, waiting)
+	request(t, other, id, "new") // once the lease of the other has ended
+	pass()
+	<-opened
+	if found := <-got; found == nil || string(found.Data) != "new" {
+		t.Errorf("found %+v", found)
+	}
 }

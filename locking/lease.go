@@ -28,6 +28,10 @@ func (m *Manager) tryLock(ctx context.Context, id sessfs.ID, h sessfs.Holder) (*
 	h = h.WithToken()
 	record := m.opts.Leases.Begin(id, h)
 	l, v, err := m.b.TryLock(ctx, id, h)
+	if l != nil && sessfs.Boottime() >= l.Deadline { // this host was held up: what was read may be old news
+		m.b.Unlock(l)
+		l = nil
+	}
 	if l == nil {
 		m.opts.Leases.End(record)
 		return nil, nil, v, err

@@ -257,6 +257,11 @@ func (r *run) mended(h int) {
 // acquired: the lock counts from now on.
 func (r *run) acquired(h int) {
 	x := &r.s.host[h]
+	if x.ended != 0 && r.w.Rules.InTime {
+		r.say("%s got the lock too late, and gives it back", name(h))
+		r.giveBack(h)
+		return
+	}
 	r.say("%s has the lock on %s and read %v", name(h), servers(x.set), x.base)
 	x.phase, x.holds, x.put = holding, 1, nothing
 	r.s.settled = 1 // see mayFail

@@ -119,6 +119,8 @@ func TestRulesTakenOut(t *testing.T) {
 			with(func(w *World) {})},
 		{"the lock read again after the store", func(u *Rules) { u.LockAfterStore = false }, LateStore,
 			with(func(w *World) { w.Faults = Pause })},
+		{"a lock that was got in time", func(u *Rules) { u.InTime = false }, LostUpdate,
+			with(func(w *World) { w.Faults, w.Down[1] = Pause, 0b001 })},
 		{"cas of the version read", func(u *Rules) { u.Cas = false }, LostUpdate,
 			with(func(w *World) { w.Faults = Pause })},
 		{"mending before the lock counts", func(u *Rules) { u.Mending = false }, LostSession,

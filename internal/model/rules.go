@@ -23,11 +23,12 @@ type Rules struct {
 	AskTie         bool // where only nonces would decide, the servers that both records were sent to are asked
 	ReadAgain      bool // after a change of the set all members are read again; out: the new ones alone
 	KeepOld        bool // in the middle of a commit the old members keep the lock until the new ones have it; out: at once
+	InTime         bool // a lock whose lease had ended before it was got is given back; out: it counts
 	PutBack        bool // a missing lock is put back while a member has ours; out: it is lost
 }
 
 // AllRules is the protocol as it is written.
 func AllRules() Rules {
 	return Rules{EveryMember: true, LockAfterStore: true, Cas: true, Mending: true, Common: true, NextCounter: true,
-		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true, ReadAgain: true}
+		Tombstone: true, CasVoid: true, FirstMember: true, Young: true, Where: true, AboveBase: true, PutBack: true, DropLater: true, TombstoneAbove: true, TombstoneAll: true, KeepOld: true, AskDown: true, YoungAgain: true, AskTie: true, ReadAgain: true, InTime: true}
 }

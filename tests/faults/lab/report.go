@@ -65,7 +65,11 @@ func (r *report) text(h *history.History, breaches []history.Breach) string {
 		if shown[x.Checker]++; shown[x.Checker] > mostShown {
 			continue
 		}
-		fmt.Fprintf(&b, "%s: %s %s\n", x.Checker, x.Session, x.Text)
+		fmt.Fprintf(&b, "%s: %s %s", x.Checker, x.Session, x.Text)
+		if n := len(x.Around); n > 0 {
+			fmt.Fprintf(&b, " (during %q)", during(h, x.Around[n-1].Start))
+		}
+		fmt.Fprintln(&b)
 		for _, line := range h.Lines(x, mostLines) {
 			fmt.Fprintf(&b, "    %s\n", line)
 		}
