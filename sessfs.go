@@ -95,6 +95,16 @@ type Holder struct {
 	Token string
 	// Answered, where the holder was read from a lock: its host has answered a mark that this lease is wanted.
 	Answered bool
+	// Also is one whose lock stands on another server at the same time; nil: there is none. Of several hosts that try for the
+	// lock none has it yet, or one has it and has lost its lock on a server that was restarted.
+	Also *Holder
+}
+
+// Of returns the one with that token among the holder, its Also, and so on; nil: there is none.
+func (h *Holder) Of(token string) *Holder {
+	for ; h != nil && h.Token != token; h = h.Also {
+	}
+	return h
 }
 
 // WithToken returns the holder with a token for its lease where it has none: random, so that no two have the same.

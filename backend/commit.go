@@ -78,14 +78,20 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	return m.done(), nil
 }
 
-// begin chooses the members: those of the lock, of what was read, or of the set.
+// begin chooses the members: those of the lock, or of the set. Without a lock it is the set's first member that decides
+// between two that store at the same time, whatever copies each of them has read.
 func (m *commit) begin() error {
 	var members []copied
-	switch {
-	case m.hold != nil:
+	if m.hold != nil {
 		members = m.hold.list()
-	case len(m.old.copies) > 0:
-		members = m.old.copies
+	} else {
+		set, err := m.set()
+		if err != nil {
+			return err
+		}
+		for _, s := range set {
+			members = append(members, copied{s, m.old.on(s)})
+		}
 	}
 	failed := false
 	for _, c := range members {

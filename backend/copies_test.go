@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -357,4 +358,59 @@ func TestLargeSessionsHaveCopies(t *testing.T) {
 			c.Unlock(l)
 		}
 	}
+}
+
+// Two changes without a lock, on top of one version of which each has read another copy: who looked while it was being
+// stored found it on one server only. One of them is refused.
+func TestChangesOfDifferentCopies(t *testing.T) {
+	for _, classic := range []bool{false, true} {
+		_, o := servers(t, 2)
+		o.ForceClassic = classic
+		c := open(t, o)
+		mustCommit(t, c, "sess_a", &sessfs.Session{}, "x", nil)
+		s := mustRead(t, c, "sess_a")
+		all := refOf(s)
+		if len(all.copies) != 2 {
+			t.Fatalf("%d copies were read", len(all.copies))
+		}
+		var acknowledged []int
+		for i := range 2 {
+			one, own := *s, all
+			own.copies = all.copies[i : i+1]
+			one.Ref = own
+			switch _, err := c.Commit(ctx, "sess_a", &one, s.Attr, fmt.Append(nil, i), nil); {
+			case err == nil:
+				acknowledged = append(acknowledged, i)
+			case !errors.Is(err, sessfs.ErrConflict):
+				t.Fatal(err)
+			}
+		}
+		if found := mustRead(t, c, "sess_a"); len(acknowledged) != 1 || string(found.Data) != fmt.Sprint(acknowledged[0]) {
+			t.Errorf("classic %v: %v were told that they were stored, %q is there", classic, acknowledged, found.Data)
+		}
+	}
+}
+
+// A server that was restarted has lost its lock, and another host's attempt stands there: both are named.
+func TestLocksOfSeveralHosts(t *testing.T) {
+	mem, o := servers(t, 2)
+	c := open(t, o)
+	mustCommit(t, c, "sess_a", &sessfs.Session{}, "x", nil)
+	l, _ := lockSoon(t, c, "sess_a")
+	attempt := encodeLock("attempt", sessfs.Holder{Host: "other", Keep: time.Second})
+	mem[0].raw("set sessfs:@sess_a 0 30 %d\r\n%s\r\n", len(attempt), attempt)
+	names := func(h *sessfs.Holder) (tokens []string) {
+		for x := h; x != nil; x = x.Also {
+			tokens = append(tokens, x.Token)
+		}
+		return tokens
+	}
+	h, err := c.Locked(ctx, "sess_a")
+	if err != nil || !slices.Equal(names(h), []string{"attempt", l.Token}) || h.Of(l.Token) == nil || h.Of("nobody") != nil {
+		t.Errorf("%v, %v", names(h), err)
+	}
+	if _, h, err = c.Destroy(ctx, "sess_a"); err != nil || !slices.Equal(names(h), []string{"attempt", l.Token}) {
+		t.Errorf("when it was destroyed: %v, %v", names(h), err)
+	}
+	c.Unlock(l)
 }

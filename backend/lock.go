@@ -192,16 +192,20 @@ func (c *Cluster) Locked(ctx context.Context, id sessfs.ID) (*sessfs.Holder, err
 }
 
 // holderAmong is who has the lock on any of the servers, whose answers begin with the lock and its mark.
-func holderAmong(answers []answer) (h *sessfs.Holder) {
+func holderAmong(answers []answer) (first *sessfs.Holder) {
+	end := &first
 	for _, a := range answers {
-		switch {
-		case h == nil:
-			h = holderOf(a.items[0], a.items[1])
-		case a.items[0].found:
-			h.Answered = h.Answered || marks(a.items[1], h.Token+answered)
+		h := holderOf(a.items[0], a.items[1])
+		if h == nil {
+			continue
 		}
+		if known := first.Of(h.Token); known != nil {
+			known.Answered = known.Answered || h.Answered
+			continue
+		}
+		*end, end = h, &h.Also
 	}
-	return h
+	return first
 }
 
 // Unlock implements sessfs.Backend. It only queues.

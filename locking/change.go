@@ -99,17 +99,23 @@ const someCommits = 8
 func (m *Manager) Destroy(ctx context.Context, id sessfs.ID) (bool, error) {
 	m.destroyed(id)
 	existed, h, err := m.b.Destroy(ctx, id)
-	if own := m.destroyed(id); err == nil && h != nil && h.Token != own {
-		m.outwait(ctx, id, h)
+	if own := m.destroyed(id); err == nil {
+		m.outwait(ctx, id, h, own)
 	}
 	return existed, err
 }
 
-// outwait waits until a host that has the lease of a session with a tombstone does not show what was there before. Where
-// it may keep the lease it learns of it by a mark, or its time is over; what it shows in any case is fresh.
-func (m *Manager) outwait(ctx context.Context, id sessfs.ID, h *sessfs.Holder) {
-	until := sessfs.Boottime() + int64(fresh)
-	if h.Keep > fresh && !h.Answered && m.askBack(ctx, id, h.Token, min(h.Keep, m.settings.Load().Lease)) {
+// outwait waits until no other host that has a lease of a session with a tombstone shows what was there before; own is the
+// token of this host's lease. Where it may keep the lease it learns of it by a mark, or its time is over; what it shows in
+// any case is fresh.
+func (m *Manager) outwait(ctx context.Context, id sessfs.ID, h *sessfs.Holder, own string) {
+	until, gone := sessfs.Boottime()+int64(fresh), true
+	for x := h; x != nil; x = x.Also {
+		if x.Token != own && !(x.Keep > fresh && !x.Answered && m.askBack(ctx, id, x.Token, min(x.Keep, m.settings.Load().Lease))) {
+			gone = false
+		}
+	}
+	if gone {
 		return
 	}
 	timer := time.NewTimer(time.Duration(until - sessfs.Boottime()))
@@ -131,9 +137,7 @@ func (m *Manager) heed(ctx context.Context, id sessfs.ID, v *sessfs.Session) err
 	if err != nil || h == nil {
 		return err
 	}
-	if own := m.destroyed(id); h.Token != own {
-		m.outwait(ctx, id, h)
-	}
+	m.outwait(ctx, id, h, m.destroyed(id))
 	return nil
 }
 

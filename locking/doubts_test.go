@@ -288,3 +288,46 @@ func TestLockThatComesTooLate(t *testing.T) {
 		t.Errorf("found %+v", found)
 	}
 }
+
+// crowded shows an attempt of yet another host beside the lock, on the server that is asked first: the lock there was lost.
+type crowded struct {
+	sessfs.Backend
+	looks int  // for which it stands
+	later bool // it comes after the destroy
+}
+
+func (c *crowded) beside(h *sessfs.Holder) *sessfs.Holder {
+	if h == nil || c.looks == 0 {
+		return h
+	}
+	c.looks--
+	return &sessfs.Holder{Host: "c", Token: "attempt", Keep: h.Keep, Also: h}
+}
+
+func (c *crowded) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
+	existed, h, err := c.Backend.Destroy(ctx, id)
+	if !c.later {
+		h = c.beside(h)
+	}
+	return existed, h, err
+}
+
+func (c *crowded) Locked(ctx context.Context, id sessfs.ID) (*sessfs.Holder, error) {
+	h, err := c.Backend.Locked(ctx, id)
+	return c.beside(h), err
+}
+
+// P8: whoever destroys a session waits for all whose locks stand somewhere, not for the first that is found.
+func TestDestroyWaitsForAllHolders(t *testing.T) {
+	for looks, later := range map[int]bool{1: false, 2: false, 5: false, 3: true} {
+		b, s := lasting(t)
+		keeper, destroyer := manager(t, b, "a", s), manager(t, &crowded{b, looks, later}, "b", s)
+		request(t, keeper, id, "secret")
+		if existed, err := destroyer.Destroy(ctx, id); !existed || err != nil {
+			t.Fatal(existed, err)
+		}
+		if found := request(t, keeper, id, ""); found.State != sessfs.Destroyed {
+			t.Errorf("%d looks: the keeper found %+v", looks, found)
+		}
+	}
+}

@@ -95,15 +95,15 @@ func (m *Manager) askBack(ctx context.Context, id sessfs.ID, token string, limit
 		case <-timer.C:
 		}
 		h, err := m.b.Locked(ctx, id)
-		now := sessfs.Boottime()
+		now, holder := sessfs.Boottime(), h.Of(token)
 		switch {
 		case err != nil: // a server that cannot be asked: the time alone counts
-		case h == nil || h.Token != token:
+		case holder == nil:
 			return true
-		case h.Answered:
+		case holder.Answered:
 			return false
 		default:
-			k.leave(m, id, h, now)
+			k.leave(m, id, holder, now)
 		}
 		left := limit - time.Duration(now-start)
 		if left <= 0 {
