@@ -147,22 +147,12 @@ func (w *witness) fate() fate {
 	if w.pid == 0 {
 		return fateUnknown
 	}
-	if w.pidfd >= 0 {
-		if code, ok := pidfdExit(w.pidfd); ok {
-			return fateOf(code)
-		}
-		if !alive(w.pidfd) { // reaped: /proc may show another process by now
-			return fateUnknown
-		}
+	if w.pidfd >= 0 && !alive(w.pidfd) { // reaped: /proc may show another process by now
+		return w.reaped()
 	}
 	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(w.pid), 10) + "/stat")
-	if err != nil {
-		if w.pidfd >= 0 {
-			if code, ok := pidfdExit(w.pidfd); ok { // reaped just now
-				return fateOf(code)
-			}
-		}
-		return fateUnknown
+	if err != nil || w.pidfd >= 0 && !alive(w.pidfd) { // reaped meanwhile
+		return w.reaped()
 	}
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) < 50 {
@@ -173,6 +163,16 @@ func (w *witness) fate() fate {
 		return fateUnknown
 	}
 	return fateOf(code)
+}
+
+// reaped is the fate of a process that /proc has forgotten.
+func (w *witness) reaped() fate {
+	if w.pidfd >= 0 {
+		if code, ok := pidfdExit(w.pidfd); ok {
+			return fateOf(code)
+		}
+	}
+	return fateUnknown
 }
 
 func fateOf(waitStatus int) fate {
