@@ -107,7 +107,8 @@ func (f *file) keep(h *handle, pid uint32, data []byte, stored bool, drop uint32
 		img = &image{who: f.witnesses.watch(pid)}
 		f.images = append(f.images, img)
 	}
-	img.by, img.data, img.mtime, img.failed = h, data, q.Stamp(now()), false
+	img.clearFailed()
+	img.by, img.data, img.mtime = h, data, q.Stamp(now())
 	img.pin(q)
 	img.stored = img.stored || stored
 	img.drop |= drop
@@ -138,6 +139,22 @@ func (img *image) unpin() {
 		img.by.record.ClearFailed()
 	}
 	img.pins = nil
+	img.clearFailed()
+}
+
+// fail notes that a store of the image failed and was reported. A successor, which would make it again of the requests
+// before and publish it at RELEASE, fails the handle.
+func (img *image) fail() {
+	img.failed = true
+	img.by.record.SetFailed()
+}
+
+// clearFailed undoes fail.
+func (img *image) clearFailed() {
+	if img.failed && len(img.pins) < maxPins && !img.by.failed.Load() {
+		img.by.record.ClearFailed()
+	}
+	img.failed = false
 }
 
 // drop forgets an image. The caller holds mu.

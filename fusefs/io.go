@@ -84,7 +84,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	end := off + uint64(len(data))
 	if end > uint64(fs.settings.Load().MaxSize) || end < off {
 		if img != nil {
-			img.failed = true // what came before must not be published as the whole
+			img.fail() // what came before must not be published as the whole
 		}
 		f.mu.Unlock()
 		fs.tooLarge(f.id, end)
@@ -145,7 +145,7 @@ func (fs *FS) storeImage(f *file, claim sessfs.Claim, pid uint32, data []byte, d
 	if st := fs.commit(f, claim, v.base, attr, data, q); st != fuse.OK {
 		if img != nil {
 			f.mu.Lock()
-			img.failed = true
+			img.fail()
 			img.data = slices.Clip(img.data) // the failed attempt may still be reading what lies behind
 			f.mu.Unlock()
 		}

@@ -208,6 +208,28 @@ func TestKilledInAChange(t *testing.T) {
 	}
 }
 
+// A write that failed, and was reported, leaves the session as it was: at close nothing of the change is stored, whatever
+// becomes of the daemon.
+func TestKilledAfterAFailedWrite(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		h := testkit.Mount(t, testkit.Conf{Servers: servers(t, 1), More: "session: {max_size: 64KiB}\n"})
+		path := h.Path("sess_failed")
+		a := newActor(t, path)
+		for _, s := range []string{"open", "lock", "write 0 100 97", "close", "open", "lock", "truncate 0"} {
+			a.do(s, "ok")
+		}
+		a.do("write 0 100000 98", "file too large")
+		if killed {
+			kill(t, h)
+		}
+		a.tell("close")
+		a.hear()
+		if got := contents(t, path); got != "100a" {
+			t.Errorf("the daemon was killed: %v; the session has %s", killed, got)
+		}
+	}
+}
+
 // A lock stays with its holder, those who wait go on waiting in their order, and nobody else gets it in between.
 func TestLocksOutliveTheDaemon(t *testing.T) {
 	c := testkit.Conf{Servers: servers(t, 2)}
