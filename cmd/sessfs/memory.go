@@ -15,6 +15,7 @@ const trimEvery = 5 * time.Second
 // asked for: after a burst of large sessions a quiet daemon would keep for minutes what they needed.
 type trimmer struct {
 	seen, trimmed uint64 // bytes allocated so far, at the last look and at the last trim
+	again         bool   // the last trim may have come before all was done that needed memory
 }
 
 const (
@@ -27,10 +28,11 @@ const (
 func (t *trimmer) due(inUse, allocated uint64) bool {
 	quiet := allocated-t.seen < trimQuiet*uint64(trimEvery/time.Second)
 	t.seen = allocated
-	if !quiet || inUse < trimAbove || allocated-t.trimmed < trimAfter {
+	more := allocated-t.trimmed >= trimAfter
+	if !quiet || inUse < trimAbove || !more && !t.again {
 		return false
 	}
-	t.trimmed = allocated
+	t.trimmed, t.again = allocated, more
 	return true
 }
 
