@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"sessfs/internal/handover"
 )
 
 // trimEvery is how often the daemon looks whether it has memory that it does not need.
@@ -36,8 +38,8 @@ func (t *trimmer) due(inUse, allocated uint64) bool {
 	return true
 }
 
-// trimMemory gives memory back in quiet moments, until ctx ends.
-func trimMemory(ctx context.Context) {
+// trimMemory gives memory back in quiet moments, that of the requests with it, until ctx ends.
+func trimMemory(ctx context.Context, requests *handover.Requests) {
 	var t trimmer
 	figures := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	tick := time.NewTicker(trimEvery)
@@ -52,6 +54,7 @@ func trimMemory(ctx context.Context) {
 		if t.due(figures[0].Value.Uint64()-figures[1].Value.Uint64(), figures[2].Value.Uint64()) {
 			runtime.GC() // what lies in a sync.Pool goes with the second collection
 			debug.FreeOSMemory()
+			requests.Trim()
 		}
 	}
 }

@@ -236,3 +236,45 @@ func TestNil(t *testing.T) {
 	q.Free()
 	m.Close()
 }
+
+// What large requests needed is given back, but for those in use.
+func TestTrim(t *testing.T) {
+	m := newMemory(t)
+	r := m.Requests()
+	var all []*Request
+	for i := range 8 {
+		q := r.Large()
+		copy(q.Room(), request(uint64(i), LargeSize))
+		for at := 4096; at < LargeSize; at += 4096 {
+			q.Room()[at] = byte(i + 1)
+		}
+		all = append(all, q)
+	}
+	blocks := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(m.Fd(), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	before := blocks()
+	for _, q := range all[1:] {
+		q.Free()
+	}
+	r.Trim()
+	if after := blocks(); after > before-7<<20+7*2*4096 {
+		t.Errorf("of %d bytes %d are left", before, after)
+	}
+	for at := 4096; at < LargeSize; at += 4096 {
+		if all[0].Room()[at] != 1 {
+			t.Fatalf("byte %d of a request in use was lost", at)
+		}
+	}
+	again := r.Large()
+	if again.Room()[4096] != 0 {
+		t.Error("what was given back is still there")
+	}
+	if left := successor(t, m).Requests().Left(); len(left) != 1 {
+		t.Errorf("%d requests are left", len(left))
+	}
+}

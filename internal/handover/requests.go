@@ -5,6 +5,8 @@ import (
 	"sort"
 	"sync/atomic"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -94,6 +96,17 @@ func (r *Requests) largeAt(i uint32) *Request {
 		r.made[1][i] = &Request{all: r, head: (*requestHead)(unsafe.Pointer(b)), data: b[unsafe.Sizeof(requestHead{}):], index: i, large: true}
 	}
 	return r.made[1][i]
+}
+
+// Trim gives the memory of large requests back that are not in use: what large sessions needed.
+func (r *Requests) Trim() {
+	if r == nil {
+		return
+	}
+	r.large.trim(func(rec *largeRequest) {
+		first := (page - uintptr(unsafe.Pointer(rec))%page) % page
+		unix.Madvise(rec[first:first+(largeStride-first)/page*page], unix.MADV_REMOVE) // where it fails the memory stays
+	})
 }
 
 func (q *Request) valid() *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&q.data[0])) }

@@ -55,6 +55,19 @@ func (t *table[T]) put(i uint32) {
 	t.mu.Unlock()
 }
 
+// trim calls fn for the free records, while nobody can take them.
+func (t *table[T]) trim(fn func(rec *T)) {
+	for k := 0; ; k++ {
+		t.mu.Lock()
+		if k >= len(t.free) {
+			t.mu.Unlock()
+			return
+		}
+		fn(&t.recs[t.free[k]])
+		t.mu.Unlock()
+	}
+}
+
 // each calls fn for all records that were ever used, of a process before this one: before anything else is done with the
 // table. Those for which it says no are free.
 func (t *table[T]) each(fn func(i uint32, rec *T) (inUse bool)) {
