@@ -81,6 +81,7 @@ func TestIdleConnectionsThatWereClosed(t *testing.T) {
 		o.Servers[0] = Server{Name: "c1", Address: p.addr}
 		c := open(t, o)
 		s := mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+		calm()
 		for range 5 {
 			p.breakAll()
 			if _, _, err := c.TryLock(ctx, "sess_other", holder); err != nil {
