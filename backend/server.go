@@ -213,8 +213,7 @@ func (s *server) connect(a *attempt) {
 		in.classic.close()
 	}
 	if a.err == nil {
-		s.cl.announceSoon() // a server that was restarted knows no hosts,
-		s.cl.learnSoon()    // and has no document of the lists
+		s.cl.announceSoon() // a server that was restarted knows no hosts
 	}
 	close(a.done)
 }

@@ -126,6 +126,7 @@ func TestARestartIsNoticed(t *testing.T) {
 		c, other := open(t, o), open(t, o)
 		l, s := mustLock(t, c, sid)
 		s = mustCommit(t, c, sid, s, "one", l)
+		calm()
 		m.stop()
 		m.start()
 		// The first request after it works, and the cas values from before mean nothing, whatever has them now.

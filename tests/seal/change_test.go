@@ -138,7 +138,7 @@ func TestHostWithoutKeys(t *testing.T) {
 	k1 := newKey(t, testkit.Dir(t), "k1.key", "")
 	a := testkit.Mount(t, testkit.Conf{Servers: servers, More: sealed("", "k1", k1)})
 	want(t, testkit.PHP(t, a, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
-	testkit.Until(t, 10*time.Second, "the list is on the server", func() bool { return strings.HasPrefix(m.Command("get sessfs:!lists"), "VALUE") })
+	testkit.Until(t, 45*time.Second, "the list is on the server", func() bool { return strings.HasPrefix(m.Command("get sessfs:!lists"), "VALUE") })
 	b := testkit.Mount(t, testkit.Conf{Servers: servers})
 	if out := testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"); !strings.Contains(out, "Input/output error") {
 		t.Errorf("PHP got %s", out)
