@@ -104,10 +104,6 @@ func (s *server) sealRecord(l *sealing, x listed, it item, epoch uint64, rec *re
 	if !x.expires.IsZero() {
 		until = x.expires.Unix()
 	}
-	plain, _, err := l.open(recordKind, l.recordAt(x.key), it.value)
-	if err != nil {
-		return false, err
-	}
 	conn := s.cl.place(rec.id).conn
 	if keys := chunkKeys(s.cl.prefix, rec.version.Nonce, rec.chunks()); len(keys) > 0 {
 		if ok, err := s.sealChunks(l, conn, keys, until); err != nil || !ok {
@@ -115,7 +111,7 @@ func (s *server) sealRecord(l *sealing, x listed, it item, epoch uint64, rec *re
 		}
 	}
 	return s.sealItem(place{c: s.cl, id: rec.id, conn: conn, data: x.key}, it, epoch, uint32(rec.version.Nonce),
-		l.seal(recordKind, l.recordAt(x.key), plain), until)
+		l.seal(recordKind, l.recordAt(x.key), rec.encode(), rec.data), until)
 }
 
 // sealChunks does the same with the parts of a large session.
