@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -126,11 +127,29 @@ func resize(data []byte, size int) []byte {
 	return b
 }
 
-// change stores new attributes, or a truncation by path.
+// change stores new attributes, or a truncation by path. A change by somebody else in between is read and built on, as often
+// as it takes in a few tries; and so is the end of the handle whose claim it goes through: the RELEASE of a file that was
+// closed just before comes beside it.
 func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 	if !fs.dirAllowed(&in.Caller, wantExec) {
 		return fuse.EACCES
 	}
+	for try := 1; ; try++ {
+		st, err := fs.tryChange(n, in, valid)
+		if err == nil {
+			return st
+		}
+		if again := conflict(err) || errors.Is(err, sessfs.ErrClosed); !again || try == changeTries {
+			fs.failed("change", n.id, err)
+			return toErrno(err)
+		}
+		time.Sleep(time.Duration(try-1) * time.Millisecond)
+	}
+}
+
+const changeTries = 5
+
+func (fs *FS) tryChange(n *node, in *fuse.SetAttrIn, valid uint32) (fuse.Status, error) {
 	fs.mu.Lock()
 	n = fs.nodes.again(n)
 	h, _ := n.pick(in.Pid)
@@ -150,7 +169,7 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 	defer f.storing.Unlock()
 	if claim == nil || !claim.Leased() {
 		if st := fs.refresh(f); st != fuse.OK {
-			return st
+			return st, nil
 		}
 	}
 	f.mu.Lock()
@@ -158,19 +177,19 @@ func (fs *FS) change(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
 	local := f.detached
 	f.mu.Unlock()
 	if !v.exists {
-		return fuse.ENOENT
+		return fuse.ENOENT, nil
 	}
 	attr, data, st := fs.apply(v.attr, v.data, in, valid)
 	if st != fuse.OK {
-		return st
+		return st, nil
 	}
 	if local {
 		f.mu.Lock()
 		f.set(&sessfs.Session{State: sessfs.Live, Version: v.base.Version, Attr: attr, Data: data})
 		f.mu.Unlock()
-		return fuse.OK
+		return fuse.OK, nil
 	}
-	return fs.commit(f, claim, v.base, attr, data, nil)
+	return fuse.OK, fs.tryCommit(f, claim, v.base, attr, data)
 }
 
 // holder returns the handle that has the session's lock or lease here. The caller holds FS.mu.
@@ -183,43 +202,34 @@ func (n *node) holder() *handle {
 	return nil
 }
 
-// changeClosed changes a session that is not open here. A change by somebody else in between is read and built on, as
-// often as it takes in a few tries.
-func (fs *FS) changeClosed(n *node, in *fuse.SetAttrIn, valid uint32) fuse.Status {
-	var err error
-	for try := 0; try < 5; try++ {
-		var s *sessfs.Session
-		if s, err = fs.store.Read(background, n.id); err != nil {
-			break
-		}
-		old, data := s.Attr, s.Data
-		if !s.Exists() {
-			fs.mu.Lock()
-			ghostAttr, ok := fs.ghost(n.id)
-			fs.mu.Unlock()
-			if !ok {
-				return fs.gone(n, in.Pid)
-			}
-			old, data = ghostAttr, nil
-		}
-		attr, data, st := fs.apply(old, data, in, valid)
-		if st != fuse.OK {
-			return st
-		}
-		if s, err = fs.store.Commit(background, n.id, s, attr, data); err == nil {
-			fs.mu.Lock()
-			fs.ghosts.remove(n.id)
-			fs.seen.put(n.id, sighting{s.Attr, len(s.Data)})
-			fs.mu.Unlock()
-			return fuse.OK
-		}
-		if !conflict(err) {
-			break
-		}
-		time.Sleep(time.Duration(try) * time.Millisecond)
+// changeClosed is tryChange of a session that is not open here.
+func (fs *FS) changeClosed(n *node, in *fuse.SetAttrIn, valid uint32) (fuse.Status, error) {
+	s, err := fs.store.Read(background, n.id)
+	if err != nil {
+		return fuse.OK, err
 	}
-	fs.failed("change", n.id, err)
-	return toErrno(err)
+	old, data := s.Attr, s.Data
+	if !s.Exists() {
+		fs.mu.Lock()
+		ghostAttr, ok := fs.ghost(n.id)
+		fs.mu.Unlock()
+		if !ok {
+			return fs.gone(n, in.Pid), nil
+		}
+		old, data = ghostAttr, nil
+	}
+	attr, data, st := fs.apply(old, data, in, valid)
+	if st != fuse.OK {
+		return st, nil
+	}
+	if s, err = fs.store.Commit(background, n.id, s, attr, data); err != nil {
+		return fuse.OK, err
+	}
+	fs.mu.Lock()
+	fs.ghosts.remove(n.id)
+	fs.seen.put(n.id, sighting{s.Attr, len(s.Data)})
+	fs.mu.Unlock()
+	return fuse.OK, nil
 }
 
 // apply works out the new attributes, with the checks of setattr_prepare(9) that the kernel leaves to us.
