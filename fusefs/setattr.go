@@ -243,8 +243,10 @@ func (fs *FS) apply(a sessfs.Attr, data []byte, in *fuse.SetAttrIn, valid uint32
 		if in.Size > uint64(fs.settings.Load().MaxSize) {
 			return a, nil, efbig
 		}
+		if len(data) != int(in.Size) || valid&fuse.FATTR_MTIME != 0 { // truncate(2) to the size it has changes no time
+			a.Mtime = now
+		}
 		data = resize(data, int(in.Size))
-		a.Mtime = now
 		a.Mode &^= fs.dropped(c, a)
 	}
 	if valid&fuse.FATTR_MODE != 0 {
