@@ -168,7 +168,7 @@ func (m *commit) prepare() error {
 		m.body = m.data
 	}
 	if m.seal.hashes() {
-		m.head, m.body = m.seal.seal(recordKind, m.seal.recordAt(m.place.data), m.head, m.body), nil
+		m.head, m.body = nil, m.seal.seal(recordKind, m.seal.recordAt(m.place.data), m.head, m.body) // the head is copied
 	}
 	return nil
 }

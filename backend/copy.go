@@ -38,7 +38,7 @@ func (o *operation) beginReplace(from, to *found, lock bool) func() (stored, err
 	if to.item.found && to.cas == 0 {
 		return func() (stored, error) { return stored{}, errVoid }
 	}
-	return to.s.beginStore(o.place, storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, head: from.value,
+	return to.s.beginStore(o.place, storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, body: from.value,
 		mark: uint32(from.rec.version.Nonce), exptime: exptime(o.c.remaining(from.rec)), lock: lock, look: lock}, o.step())
 }
 

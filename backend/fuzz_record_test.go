@@ -43,7 +43,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if mend {
 			b = mended(b)
 		}
-		r, err := decodeRecord(b)
+		r, err := decodeRecord(b, true)
 		if err != nil {
 			if r != nil || len(err.Error()) > 200 {
 				t.Fatalf("%+v, %v", r, err)
@@ -54,7 +54,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			t.Fatalf("the id %q", r.id)
 		}
 		out := append(r.encode(), r.data...)
-		again, err := decodeRecord(out)
+		again, err := decodeRecord(out, true)
 		if err != nil || !reflect.DeepEqual(again, r) {
 			t.Fatalf("%+v was written and read as %+v, %v", r, again, err)
 		}

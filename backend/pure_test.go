@@ -108,23 +108,23 @@ func sampleRecord(data []byte) []byte {
 
 func TestAnyDamageOfARecordIsFound(t *testing.T) {
 	good := sampleRecord([]byte("user|s:3:\"bob\";"))
-	r, err := decodeRecord(good)
+	r, err := decodeRecord(good, true)
 	if err != nil || r.id != "sess_abc" || string(r.data) != "user|s:3:\"bob\";" || r.attr.Mtime != -2 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	for n := range good {
-		if _, err := decodeRecord(good[:n]); err == nil {
+		if _, err := decodeRecord(good[:n], true); err == nil {
 			t.Errorf("cut to %d bytes it is still a record", n)
 		}
 		for bit := range 8 {
 			bad := bytes.Clone(good)
 			bad[n] ^= 1 << bit
-			if _, err := decodeRecord(bad); err == nil {
+			if _, err := decodeRecord(bad, true); err == nil {
 				t.Errorf("bit %d of byte %d is not covered", bit, n)
 			}
 		}
 	}
-	if _, err := decodeRecord(append(bytes.Clone(good), 0)); err == nil {
+	if _, err := decodeRecord(append(bytes.Clone(good), 0), true); err == nil {
 		t.Error("a byte more is not found")
 	}
 }

@@ -142,7 +142,7 @@ func (s *server) openRecord(key string, value []byte) (*record, *SealKey, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := decodeRecord(plain)
+	r, err := decodeRecord(plain, k == nil)
 	return r, k, err
 }
 

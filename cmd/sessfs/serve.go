@@ -91,6 +91,7 @@ func serve(ctx context.Context, r mountRequest) error {
 	}
 	aside, end := context.WithCancel(ctx)
 	defer end()
+	defer keepRoom()()
 	go trimMemory(aside, d.memory.Requests())
 	go watchCrowd(aside, d.mount.Crowd)
 	child.Serving()
