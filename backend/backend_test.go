@@ -136,6 +136,7 @@ func TestConformanceMeta(t *testing.T) {
 func TestConformanceCopies(t *testing.T) {
 	for _, servers := range []int{2, 3, 4} {
 		t.Run(fmt.Sprint(servers), func(t *testing.T) {
+			t.Parallel()
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 				return open(t, copiesOptions(t, servers, lifetime))
 			})

@@ -168,6 +168,7 @@ func TestKeylessHost(t *testing.T) {
 func TestKeysAreRotated(t *testing.T) {
 	for name, change := range map[string]func(*Options){"copies": func(o *Options) { o.Replicas = 2 }, "classic": func(o *Options) { o.ForceClassic = true }} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			_, o := servers(t, 2)
 			o.Lifetime, o.Timeout = time.Hour, 10*time.Second // a busy machine must not look like a dead server
 			change(&o)

@@ -37,6 +37,7 @@ func TestConformanceSealed(t *testing.T) {
 		"classic": func(o *Options) { o.ForceClassic = true },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 				o := sealed(t, testOptions(startMemcached(t, "-m", "256").socket, startMemcached(t, "-m", "256").socket))
 				o.Timeout, o.Lifetime = 5*time.Second, lifetime

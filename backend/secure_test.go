@@ -39,6 +39,7 @@ func secureOptions(t testing.TB, v *testkit.Safe, servers int) Options {
 func TestConformanceTLS(t *testing.T) {
 	for name, classic := range map[string]bool{"meta": false, "classic": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			v := testkit.NewSafe(t)
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 				o := secureOptions(t, v, 2)
