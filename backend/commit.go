@@ -26,6 +26,7 @@ type commit struct {
 	body     []byte   // in two parts
 	earlier  []record // sent before a member failed
 	parts    []*part  // in the order of their names
+	loose    bool     // a connection may still be sending them
 	winner   *found   // what somebody else has stored
 }
 
@@ -74,6 +75,9 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	if err != nil {
 		m.undo(err)
 		return nil, err
+	}
+	if m.seal.hashes() && !m.loose {
+		reuse(m.body)
 	}
 	return m.done(), nil
 }
@@ -283,6 +287,7 @@ func (m *commit) follows(p *part) bool {
 // sent notes what became of a store. An error ends the commit.
 func (m *commit) sent(p *part, out stored, err error) error {
 	p.known = false // whatever comes next begins with a look
+	m.loose = m.loose || err != nil || out.code != codeStored
 	switch {
 	case err == errVoid, uncertain(err) && !p.s.down():
 		return nil // what is there?

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -268,5 +269,31 @@ func TestBrokenSeals(t *testing.T) {
 	refused("a destroyed session", b, "rolled_back")
 	if existed, _, err := c.Destroy(ctx, b); err != nil || !existed {
 		t.Errorf("it cannot be destroyed again: %v, %v", existed, err)
+	}
+}
+
+// The memory of an envelope serves the next one; but not where a server has not said that it has all of it: its connection
+// may still be sending.
+func TestEnvelopesAreUsedAgain(t *testing.T) {
+	l := newSealing(&Seal{Keys: []*SealKey{sealKey(t, "k", nil)}}, "p")
+	for n := 64 << 10; n > 40<<10; n -= 999 {
+		data := bytes.Repeat([]byte{byte(n)}, n)
+		b := l.seal(recordKind, "at", data)
+		if plain, _, err := l.open(recordKind, "at", b); err != nil || !bytes.Equal(plain, data) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		reuse(b)
+	}
+	cl := open(t, testOptions(startMemcached(t).socket))
+	for name, c := range map[string]struct {
+		code  code
+		err   error
+		loose bool
+	}{"stored": {codeStored, nil, false}, "refused": {codeExists, nil, true}, "no answer": {codeStored, errTimeout, true}, "void": {codeStored, errVoid, true}} {
+		m := &commit{operation: cl.operation(sid), parts: []*part{{s: cl.servers()[0]}}}
+		m.sent(m.parts[0], stored{code: c.code}, c.err)
+		if m.loose != c.loose {
+			t.Errorf("%s: it may be used again: %v", name, !m.loose)
+		}
 	}
 }
