@@ -156,24 +156,30 @@ func TestRetries(t *testing.T) {
 // The kernel sends the RELEASE of a file and what its process asks by path next beside each other: the handle that a chown
 // goes through may end in the middle of it.
 func TestChangeWhileTheFileIsReleased(t *testing.T) {
-	fs, m := testFS(t)
-	fh, node := create(t, fs, "sess_x", 7)
-	write(t, fs, fh, 7, "data")
-	f := fs.files["sess_x"]
-	f.storing.Lock()
-	done := make(chan fuse.Status)
-	go func() {
-		in := &fuse.SetAttrIn{}
-		in.InHeader, in.Valid, in.Owner.Uid = header(node, 7), fuse.FATTR_UID, 1234
-		done <- fs.SetAttr(nil, in, &fuse.AttrOut{})
-	}()
-	time.Sleep(20 * time.Millisecond) // it waits for f.storing with the handle's claim
-	release(fs, fh)
-	f.storing.Unlock()
-	if st := <-done; st != fuse.OK {
-		t.Error(st)
-	}
-	if s, err := m.Read(t.Context(), "sess_x"); err != nil || s.Attr.UID != 1234 || string(s.Data) != "data" {
-		t.Errorf("%+v, %v", s, err)
+	for name, data := range map[string]string{"written": "data", "empty": ""} {
+		t.Run(name, func(t *testing.T) {
+			fs, m := testFS(t)
+			fh, node := create(t, fs, "sess_x", 7)
+			if data != "" {
+				write(t, fs, fh, 7, data)
+			}
+			f := fs.files["sess_x"]
+			f.storing.Lock()
+			done := make(chan fuse.Status)
+			go func() {
+				in := &fuse.SetAttrIn{}
+				in.InHeader, in.Valid, in.Owner.Uid = header(node, 7), fuse.FATTR_UID, 1234
+				done <- fs.SetAttr(nil, in, &fuse.AttrOut{})
+			}()
+			time.Sleep(20 * time.Millisecond) // it waits for f.storing with the handle's claim
+			release(fs, fh)
+			f.storing.Unlock()
+			if st := <-done; st != fuse.OK {
+				t.Error(st)
+			}
+			if s, err := m.Read(t.Context(), "sess_x"); err != nil || s.Attr.UID != 1234 || string(s.Data) != data {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
 	}
 }
