@@ -182,11 +182,14 @@ func (f *file) set(s *sessfs.Session) {
 
 // changeCreated changes a session that open(O_CREAT) made here and that is still empty. It is not worth an item on the
 // servers: PHP touches each one that a visitor's request began and left empty, and anybody can send cookies. It is for who
-// has the lease, so that nobody else has stored it meanwhile. It reports false where that is not what f is.
-func (f *file) changeCreated(attr sessfs.Attr) bool {
+// has the lease, so that nobody else has stored it meanwhile. It reports false where that is not what f is, or where its last
+// handle was released meanwhile, and a ghost stands for it.
+func (fs *FS) changeCreated(f *file, attr sessfs.Attr) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.created == nil || f.session.Exists() {
+	if f.refs == 0 || f.created == nil || f.session.Exists() {
 		return false
 	}
 	f.created = &attr

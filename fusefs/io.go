@@ -188,7 +188,7 @@ func (fs *FS) commit(f *file, claim sessfs.Claim, base *sessfs.Session, attr ses
 }
 
 func (fs *FS) tryCommit(f *file, claim sessfs.Claim, base *sessfs.Session, attr sessfs.Attr, data []byte) error {
-	if len(data) == 0 && !base.Exists() && claim != nil && claim.Leased() && f.changeCreated(attr) {
+	if len(data) == 0 && !base.Exists() && claim != nil && claim.Leased() && fs.changeCreated(f, attr) {
 		return nil
 	}
 	var s *sessfs.Session
@@ -205,6 +205,7 @@ func (fs *FS) tryCommit(f *file, claim sessfs.Claim, base *sessfs.Session, attr 
 	f.set(s)
 	f.mu.Unlock()
 	fs.mu.Lock()
+	fs.ghosts.remove(f.id) // there is one where the last handle was released meanwhile
 	fs.seen.put(f.id, sighting{s.Attr, len(s.Data)})
 	fs.mu.Unlock()
 	fs.counters.stores.Add(1)

@@ -156,9 +156,18 @@ func TestRetries(t *testing.T) {
 // The kernel sends the RELEASE of a file and what its process asks by path next beside each other: the handle that a chown
 // goes through may end in the middle of it.
 func TestChangeWhileTheFileIsReleased(t *testing.T) {
-	for name, data := range map[string]string{"written": "data", "empty": ""} {
+	for name, data := range map[string]string{"written": "data", "empty": "", "anew": ""} {
 		t.Run(name, func(t *testing.T) {
 			fs, m := testFS(t)
+			if name == "anew" {
+				fh, _ := create(t, fs, "sess_x", 7)
+				write(t, fs, fh, 7, "old")
+				release(fs, fh)
+				in := header(1, 7)
+				if st := fs.Unlink(nil, &in, "sess_x"); st != fuse.OK {
+					t.Fatal(st)
+				}
+			}
 			fh, node := create(t, fs, "sess_x", 7)
 			if data != "" {
 				write(t, fs, fh, 7, data)
@@ -181,5 +190,32 @@ func TestChangeWhileTheFileIsReleased(t *testing.T) {
 				t.Errorf("%+v, %v", s, err)
 			}
 		})
+	}
+}
+
+// The same where RELEASE has ended the file, and its claim not yet: a change of the ended file would be lost.
+func TestChangeOfAnEndedFile(t *testing.T) {
+	fs, _ := testFS(t)
+	fh, _ := create(t, fs, "sess_x", 7)
+	h := fs.handles[fh]
+	f, claim := h.file, h.claim
+	fs.mu.Lock() // as Release does, which closes the claim without it
+	delete(fs.handles, fh)
+	fs.nodes.closed(h.node, h)
+	fs.unref(f)
+	fs.mu.Unlock()
+	v := f.published()
+	v.attr.UID = 1234
+	if err := fs.tryCommit(f, claim, v.base, v.attr, nil); err != nil {
+		t.Fatal(err)
+	}
+	claim.Close()
+	if a, _, st := fs.look("sess_x"); st != fuse.OK || a.UID != 1234 {
+		t.Errorf("%+v, %v", a, st)
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if _, ok := fs.ghost("sess_x"); ok {
+		t.Error("a ghost stands for a session that is stored")
 	}
 }
