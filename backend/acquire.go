@@ -89,11 +89,21 @@ func (t *taking) run() (*sessfs.Session, bool, error) {
 		}
 		if !again {
 			v, err := t.snapshot(t.list())
+			if err == nil {
+				t.remember(v)
+			}
 			return v, true, err
 		}
 		if mends++; mends > 5 || t.late() {
 			return nil, false, fmt.Errorf("locking session %s: %w: its copies changed all the time", t.id.Hash(), sessfs.ErrUnavailable)
 		}
+	}
+}
+
+// remember keeps what was read under the lock for the next time.
+func (t *taking) remember(v *sessfs.Session) {
+	if b, _ := best(t.list()); b != nil && b.rec.version == v.Version {
+		t.c.cache.saw(cached{b.rec, v.Data, refOf(v).copies})
 	}
 }
 
@@ -240,7 +250,7 @@ func (t *taking) mend() (again bool, err error) {
 		out, err := wait()
 		switch {
 		case err == nil && out.code == codeStored:
-			m.found = found{s: m.s, item: item{found: true, value: b.value, cas: out.cas}, epoch: out.epoch, rec: b.rec}
+			m.found = found{s: m.s, item: item{found: true, value: b.value, cas: out.cas, rec: b.item.rec}, epoch: out.epoch, rec: b.rec}
 			t.c.mended.Add(1)
 		case err == nil && out.code == codeRefused:
 			t.failed(m.s, t.c.refusal(t.id, m.s, out, b.rec.length))

@@ -93,6 +93,10 @@ func (o *operation) found(s *server, it item, epoch uint64) found {
 	if !it.found {
 		return f
 	}
+	if it.rec != nil {
+		f.rec = it.rec
+		return f
+	}
 	if o.last.rec != nil && bytes.Equal(it.value, o.last.value) {
 		f.rec = o.last.rec // copies are alike
 		return f
@@ -240,6 +244,9 @@ func (o *operation) snapshot(list []found) (*sessfs.Session, error) {
 		}
 		s.Ref = own
 		if r.chunks() == 0 {
+			return s, nil
+		}
+		if s.Data = o.c.cache.parts(r); s.Data != nil {
 			return s, nil
 		}
 		data, why := o.fetchAny(list, r)

@@ -121,6 +121,7 @@ func open(t testing.TB, o Options) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	c.cache.above.Store(1)
 	return c
 }
 

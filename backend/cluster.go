@@ -72,6 +72,7 @@ type Cluster struct {
 	settings     atomic.Pointer[Settings]
 	guard        atomic.Pointer[guard]
 	usage        usageCache
+	cache        cache
 	looks        atomic.Uint64 // of the servers' waits those that no request waited for
 	mended       atomic.Uint64 // copies that were stored where they were missing or older
 	standIns     atomic.Uint64 // locks got on a set in which another server stood in for one that was down
@@ -105,6 +106,7 @@ func New(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{prefix: o.Prefix, forceClassic: o.ForceClassic, log: o.Log, connections: o.Connections, mend: make(chan struct{}, 1),
 		seals: seals{seed: maphash.MakeSeed(), said: rate.Sometimes{First: 10, Interval: time.Second}}}
+	c.cache.init()
 	if err := c.setSeal(o.Seal); err != nil {
 		return nil, err
 	}
@@ -132,10 +134,11 @@ func New(o Options) (*Cluster, error) {
 		c.running.Add(1)
 		go s.keepHouse()
 	}
-	c.running.Add(3)
+	c.running.Add(4)
 	go c.learn()
 	go c.keepHosts()
 	go c.keepMending()
+	go c.keepForgetting()
 	return c, nil
 }
 

@@ -38,8 +38,20 @@ func (o *operation) beginReplace(from, to *found, lock bool) func() (stored, err
 	if to.item.found && to.cas == 0 {
 		return func() (stored, error) { return stored{}, errVoid }
 	}
-	return to.s.beginStore(o.place, storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, body: from.value,
+	return to.s.beginStore(o.place, storing{add: !to.item.found, cas: to.cas, epoch: to.epoch, body: o.c.raw(from),
 		mark: uint32(from.rec.version.Nonce), exptime: exptime(o.c.remaining(from.rec)), lock: lock, look: lock}, o.step())
+}
+
+// raw is the item's value. Of one that was asked for by its cas it is made again.
+func (c *Cluster) raw(f *found) []byte {
+	if f.rec == nil || f.item.rec == nil {
+		return f.value
+	}
+	l, place := c.seal.Load(), c.place(f.rec.id)
+	if l.hashes() {
+		return l.seal(recordKind, l.recordAt(place.data), f.rec.encode(), f.rec.data)
+	}
+	return append(f.rec.encode(), f.rec.data...)
 }
 
 // remaining is how long a copy of a record shall live: it ends when the record does.

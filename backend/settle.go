@@ -193,6 +193,13 @@ func (m *commit) done() *sessfs.Session {
 			m.c.dropOlder(s, m.place, m.rec.version)
 		}
 	}
+	if m.hold != nil {
+		rec := m.rec
+		if rec.chunkSize == 0 {
+			rec.data = m.data
+		}
+		m.c.cache.stored(cached{&rec, m.data, own.copies})
+	}
 	return &sessfs.Session{State: sessfs.Live, Version: m.rec.version, Attr: m.rec.attr, Data: m.data, Ref: own}
 }
 

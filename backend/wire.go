@@ -90,12 +90,21 @@ type metaWire struct{ s *server }
 
 // beginLock sends what lock asks. What it returns waits for the answer.
 func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
+	return w.beginLockKnowing(w.s.cl.cache.ask(p.id, w.s), p, value, exptime, deadline)
+}
+
+// beginLockKnowing asks for the record by its cas where it is known.
+func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
 	lock := w.s.key(p.lock)
 	b.store("add", lock, 0, exptime, 0, []byte(value), nil)
 	b.get(lock, "v c")
-	b.get(w.s.key(p.data), "v c")
+	what := "v c"
+	if known != nil {
+		what = "f c"
+	}
+	b.get(w.s.key(p.data), what)
 	f := w.s.launch(b, p.conn, 0, deadline)
 	return func() (locked, error) {
 		epoch, err := f.land()
@@ -109,6 +118,16 @@ func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.
 		}
 		l := locked{b.replies[1].item, b.replies[2].item, epoch}
 		b.free()
+		switch cache := &w.s.cl.cache; {
+		case known == nil || !l.data.found:
+		case known.is(w.s, l.data, epoch):
+			l.data.rec = known.rec
+			cache.current.Add(1)
+		default:
+			cache.changed.Add(1)
+			cache.distrust(p.id)
+			return w.beginLockKnowing(nil, p, value, exptime, deadline)()
+		}
 		return l, nil
 	}
 }

@@ -148,8 +148,8 @@ func (m *monitor) snapshot(ctx context.Context) *metrics.Snapshot {
 		s.Files = d.mount.Stats()
 	}
 	if d.cluster != nil {
-		c, seals := d.cluster.Copies(), d.cluster.Seals()
-		s.Seals = &seals
+		c, seals, cache := d.cluster.Copies(), d.cluster.Seals(), d.cluster.Cache()
+		s.Seals, s.Cache = &seals, &cache
 		s.Copies, s.Servers, s.RoundTrips, s.Waited = &c, m.askServers(ctx), d.cluster.RoundTripTimes(), d.cluster.Waits()
 	}
 	m.mu.Lock()

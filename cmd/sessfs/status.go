@@ -21,9 +21,8 @@ func (d *daemon) status(ctx context.Context) any {
 		r.LastLost = &t
 	}
 	if d.cluster != nil {
-		c := d.cluster.Copies()
-		seals := d.cluster.Seals()
-		r.Copies, r.Seals = &c, &seals
+		c, seals, cache := d.cluster.Copies(), d.cluster.Seals(), d.cluster.Cache()
+		r.Copies, r.Seals, r.Cache = &c, &seals, &cache
 		r.Hosts = d.cluster.Hosts()
 		r.Store, r.Servers, r.RoundTrips = "memcached", d.cluster.Servers(ctx), d.cluster.Waits()
 		r.RoundTripTimes = d.cluster.RoundTripTimes()

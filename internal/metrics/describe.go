@@ -59,6 +59,13 @@ var (
 	lostReads        = describe("lost_session_reads_total", "Reads of sessions of which no server has a whole copy any more.")
 )
 
+// Large sessions in memory.
+var (
+	cacheBytes   = describe("cache_bytes", "Memory of the large sessions that come back to this host.")
+	cacheAnswers = describe("cache_answers_total", "Answers about large sessions in memory, by whether they are the last version.", "result")
+	cacheFetches = describe("cache_parts_saved_total", "Reads of sessions in parts whose parts were in memory.")
+)
+
 // Seals.
 var (
 	sealKeys    = describe("seal_keys", "Keys that sessions are sealed and opened with; 0: they are not sealed.")

@@ -30,6 +30,7 @@ type Snapshot struct {
 	// Of the cache servers; nil and 0 where sessions are kept in the process.
 	Copies     *backend.Copies
 	Seals      *backend.Seals
+	Cache      *backend.Cache
 	Servers    []sessfs.ServerStatus
 	RoundTrips map[string]hist.Snapshot // by the server's name
 	Waited     uint64                   // round trips that requests waited for

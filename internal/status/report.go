@@ -28,6 +28,7 @@ type Report struct {
 	Servers    []sessfs.ServerStatus `json:"servers"`
 	Copies     *backend.Copies       `json:"copies,omitempty"`
 	Seals      *backend.Seals        `json:"seals,omitempty"`
+	Cache      *backend.Cache        `json:"cache,omitempty"`
 	Hosts      []backend.HostRecord  `json:"hosts,omitempty"` // that use the same servers, as they have told within 15 minutes
 	Files      fusefs.Stats          `json:"files"`
 	Locking    locking.Stats         `json:"locking"`

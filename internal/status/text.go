@@ -43,6 +43,9 @@ func (r *Report) Print(out io.Writer, now time.Time) error {
 			fmt.Fprintf(w, "lists\t%d: sessions are looked for by the lists of the last lifetime, too (sessfs rebalance)\n", c.Lists)
 		}
 	}
+	if c := r.Cache; c != nil && c.Sessions > 0 {
+		fmt.Fprintf(w, "in memory\t%d large sessions, %.1f MiB; so far %d were asked for by their version: %d had not changed, %d had\n", c.Sessions, float64(c.Bytes)/(1<<20), c.Current+c.Changed, c.Current, c.Changed)
+	}
 	if r.Seals != nil && len(r.Seals.Keys) > 0 {
 		fmt.Fprintf(w, "sealed\t%s\n", sealsText(r.Seals))
 	}

@@ -121,13 +121,13 @@ func (m *Memcached) Command(format string, args ...any) string {
 	return string(b[:n])
 }
 
-// Dump is the answer of `lru_crawler metadump all`.
+// Dump is the answer of `lru_crawler metadump hash`, the one that misses nothing.
 func (m *Memcached) Dump() string {
 	m.t.Helper()
 	c := m.dial()
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(c, "lru_crawler metadump all\r\n")
+	fmt.Fprintf(c, "lru_crawler metadump hash\r\n")
 	var all []byte
 	b := make([]byte, 64<<10)
 	for !bytes.HasSuffix(all, []byte("END\r\n")) {

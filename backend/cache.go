@@ -1,0 +1,215 @@
+package backend
+
+import (
+	lru "container/list"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sessfs"
+)
+
+// A visitor's requests often come to the host that had the last one. Of large sessions that do, a host keeps what it has
+// read or stored last, and asks for the item's cas and flags alone with the lock: where they are what they were, nobody
+// has stored anything since, and the value need not travel (nor, where it is sealed, be opened) again. The answer is the
+// server's, got with the lock, so nothing is served that was not asked for.
+//
+// Where somebody else has stored the session meanwhile the question is lost, and one round trip with it. So a session is
+// asked for like that only after it has come back unchanged cacheTrust times in a row.
+//
+// A session in parts is asked for by its manifest, and the parts of the version that is kept need not be fetched.
+const (
+	cacheAbove = 16 << 10 // bytes of data; below it the question costs as much as the value
+	cacheBytes = 16 << 20 // of data that is kept, of all sessions together
+	cacheTrust = 2
+	cacheEntry = 512 // bytes that an entry counts without its data
+	cacheIdle  = 5 * time.Minute
+)
+
+// cache is what a host keeps of large sessions.
+type cache struct {
+	current, changed atomic.Uint64 // questions, by their answers
+	fetches          atomic.Uint64 // data in parts that were not fetched
+	above            atomic.Int64  // cacheAbove, but in tests
+
+	mu      sync.Mutex
+	entries map[sessfs.ID]*lru.Element // guarded by mu: of *cacheItem
+	order   lru.List                   // guarded by mu: the last one used first
+	bytes   int64                      // guarded by mu
+}
+
+// cacheItem is what is known of one session. The caller of what uses it holds cache.mu.
+type cacheItem struct {
+	id      sessfs.ID
+	version sessfs.Version // that was seen last
+	same    int            // times in a row that nobody else had stored it
+	used    time.Time
+	kept    *cached // nil: not yet
+}
+
+// cached is a session as it was read or stored. It never changes.
+type cached struct {
+	rec    *record
+	data   []byte // of the record, or of its parts
+	copies []copied
+}
+
+func (c *cache) init() {
+	c.entries = make(map[sessfs.ID]*lru.Element)
+	c.above.Store(cacheAbove)
+}
+
+// is tells whether an item without its value is the record that a server had.
+func (k *cached) is(s *server, it item, epoch uint64) bool {
+	for _, at := range k.copies {
+		if at.s == s {
+			return it.cas == at.cas && epoch == at.epoch && it.flags == uint32(k.rec.version.Nonce)
+		}
+	}
+	return false
+}
+
+// ask returns what a server can be asked for by its cas; nil: the value is to be asked for.
+func (c *cache) ask(id sessfs.ID, s *server) *cached {
+	k := c.find(id)
+	if k == nil || k.rec.chunks() > 0 {
+		return nil
+	}
+	for _, at := range k.copies {
+		if at.s == s && at.cas != 0 && at.epoch == s.currentEpoch() {
+			return k
+		}
+	}
+	return nil
+}
+
+// parts returns the data of a manifest, if it is kept.
+func (c *cache) parts(r *record) []byte {
+	k := c.find(r.id)
+	if k == nil || k.rec.version != r.version || k.rec.length != r.length || k.rec.sum != r.sum {
+		return nil
+	}
+	c.fetches.Add(1)
+	return k.data
+}
+
+func (c *cache) find(id sessfs.ID) *cached {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[id]; e != nil {
+		return e.Value.(*cacheItem).kept
+	}
+	return nil
+}
+
+// saw notes what was read under the lock.
+func (c *cache) saw(k cached) { c.note(k, false) }
+
+// stored notes what was stored on top of what was seen last.
+func (c *cache) stored(k cached) { c.note(k, true) }
+
+func (c *cache) note(k cached, own bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[k.rec.id]
+	switch {
+	case int64(len(k.data)) < c.above.Load():
+		c.remove(e)
+		return
+	case e == nil:
+		e = c.order.PushFront(&cacheItem{id: k.rec.id})
+		c.entries[k.rec.id] = e
+		c.bytes += cacheEntry
+	default:
+		c.order.MoveToFront(e)
+	}
+	it := e.Value.(*cacheItem)
+	switch {
+	case own:
+	case it.version == k.rec.version:
+		it.same = min(it.same+1, cacheTrust)
+	default:
+		it.same = 0
+	}
+	it.version, it.used = k.rec.version, time.Now()
+	c.keep(it, nil)
+	if it.same == cacheTrust && len(k.data) <= cacheBytes/2 {
+		c.keep(it, &k)
+	}
+	for c.bytes > cacheBytes {
+		c.remove(c.order.Back())
+	}
+}
+
+// keep replaces what is kept. The caller holds mu.
+func (c *cache) keep(it *cacheItem, k *cached) {
+	if it.kept != nil {
+		c.bytes -= int64(cap(it.kept.data))
+	}
+	if it.kept = k; k != nil {
+		c.bytes += int64(cap(k.data))
+	}
+}
+
+// remove forgets an entry; nil: none. The caller holds mu.
+func (c *cache) remove(e *lru.Element) {
+	if e == nil {
+		return
+	}
+	it := c.order.Remove(e).(*cacheItem)
+	c.keep(it, nil)
+	c.bytes -= cacheEntry
+	delete(c.entries, it.id)
+}
+
+// distrust forgets what turned out to be changed by somebody else.
+func (c *cache) distrust(id sessfs.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[id]; e != nil {
+		it := e.Value.(*cacheItem)
+		it.same = 0
+		c.keep(it, nil)
+	}
+}
+
+// forget forgets those that were not used since a time.
+func (c *cache) forget(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.order.Back(); e != nil && !e.Value.(*cacheItem).used.After(since); e = c.order.Back() {
+		c.remove(e)
+	}
+}
+
+// keepForgetting forgets sessions that are not used any more.
+func (c *Cluster) keepForgetting() {
+	defer c.running.Done()
+	tick := time.NewTicker(cacheIdle / 5)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case now := <-tick.C:
+			c.cache.forget(now.Add(-cacheIdle))
+		}
+	}
+}
+
+// Cache tells what was asked of large sessions that a host has in memory.
+type Cache struct {
+	Sessions int    `json:"sessions"` // that are known
+	Bytes    int64  `json:"bytes"`    // of memory
+	Current  uint64 `json:"current"`  // answers by which the session in memory is the last one, since the start
+	Changed  uint64 `json:"changed"`  // answers by which somebody else has stored it: one more round trip each
+	Fetches  uint64 `json:"fetches"`  // sessions in parts whose parts were not fetched
+}
+
+// Cache returns the figures.
+func (c *Cluster) Cache() Cache {
+	m := &c.cache
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Cache{Sessions: len(m.entries), Bytes: m.bytes, Current: m.current.Load(), Changed: m.changed.Load(), Fetches: m.fetches.Load()}
+}

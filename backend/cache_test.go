@@ -1,0 +1,298 @@
+package backend
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"sessfs"
+)
+
+// comeBack is what PHP does with a session: it takes the lock, stores data (nil: nothing), and gives the lock back. waits is
+// how many round trips that waited for.
+func comeBack(t *testing.T, c *Cluster, id sessfs.ID, data []byte) (read []byte, waits uint64) {
+	t.Helper()
+	before := c.Waits()
+	l, s := lockSoon(t, c, id)
+	if data != nil {
+		if _, err := c.Commit(ctx, id, s, sessfs.Attr{Mode: 0o600, Mtime: time.Now().UnixNano()}, data, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits = c.Waits() - before
+	c.Unlock(l)
+	until(t, "the lock is given back", func() bool {
+		h, err := c.Locked(ctx, id)
+		return err == nil && h == nil
+	})
+	return s.Data, waits
+}
+
+// bulky is a session that is worth keeping.
+func bulky(n int) []byte { return bytes.Repeat([]byte(fmt.Sprintf("%07d,", n)), cacheAbove/8) }
+
+// A session that comes back to a host is asked for by its cas; when another host has stored it, what that one has stored is
+// served, and the session is asked for whole until it has come back again.
+func TestCacheOfASessionThatComesBack(t *testing.T) {
+	for name, with := range map[string]func(*testing.T, Options) Options{
+		"plain":  func(_ *testing.T, o Options) Options { return o },
+		"sealed": func(t *testing.T, o Options) Options { return sealed(t, o) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, o := servers(t, 2)
+			o = with(t, o)
+			a, b := open(t, o), open(t, o)
+			comeBack(t, a, sid, bulky(0))
+			for i := 1; i <= 6; i++ {
+				read, waits := comeBack(t, a, sid, bulky(i))
+				if !bytes.Equal(read, bulky(i-1)) || waits != 2 {
+					t.Fatalf("request %d read %.8s and waited for %d round trips", i, read, waits)
+				}
+			}
+			if got := a.Cache(); got.Current != 2*4 || got.Changed != 0 || got.Sessions != 1 || got.Bytes < cacheAbove {
+				t.Errorf("after six requests: %+v", got)
+			}
+			comeBack(t, b, sid, bulky(77))
+			if read, waits := comeBack(t, a, sid, nil); !bytes.Equal(read, bulky(77)) || waits < 2 || waits > 3 {
+				t.Errorf("after another host has stored it %.8s is read, in %d round trips", read, waits)
+			}
+			if got := a.Cache(); got.Changed == 0 {
+				t.Errorf("after another host has stored it: %+v", got)
+			}
+			lost := a.Cache().Changed
+			for i := range 6 {
+				comeBack(t, b, sid, bulky(100+i))
+				if read, waits := comeBack(t, a, sid, bulky(200+i)); !bytes.Equal(read, bulky(100+i)) || waits != 2 {
+					t.Fatalf("with two hosts in turn %.8s is read, in %d round trips", read, waits)
+				}
+			}
+			if got := a.Cache(); got.Changed != lost {
+				t.Errorf("a session that does not come back is asked for by its cas: %+v", got)
+			}
+		})
+	}
+}
+
+// A server that lost everything gets its copy from what is kept.
+func TestCacheMends(t *testing.T) {
+	for _, seal := range []bool{false, true} {
+		mem, o := servers(t, 2)
+		if seal {
+			o = sealed(t, o)
+		}
+		c := open(t, o)
+		for i := range 6 {
+			comeBack(t, c, sid, bulky(i))
+		}
+		mem[1].stop()
+		mem[1].start()
+		until(t, "the server is used again", func() bool { return c.Check(ctx) == nil && !c.servers()[1].down() })
+		for range 3 {
+			if read, _ := comeBack(t, c, sid, nil); !bytes.Equal(read, bulky(5)) {
+				t.Fatalf("%.8s is read", read)
+			}
+		}
+		if n := copiesOf(t, o, sid); n != 2 {
+			t.Errorf("sealed %t: %d copies", seal, n)
+		}
+	}
+}
+
+func mustStats(t *testing.T, c *Cluster) map[string]string {
+	t.Helper()
+	m, err := c.servers()[0].stats(ctx, c.deadline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Of a session in parts the parts are not fetched again.
+func TestCacheOfParts(t *testing.T) {
+	m := startMemcached(t, "-m", "256")
+	c := open(t, testOptions(m.socket))
+	data := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
+	for i := range 6 {
+		data[0] = byte('0' + i)
+		comeBack(t, c, sid, bytes.Clone(data))
+	}
+	sent := func() uint64 { return number(mustStats(t, c), "bytes_written") }
+	before := sent()
+	read, waits := comeBack(t, c, sid, nil)
+	if !bytes.Equal(read, data) || waits != 1 {
+		t.Errorf("%d bytes are read in %d round trips", len(read), waits)
+	}
+	if n := sent() - before; n > 100_000 || c.Cache().Fetches == 0 {
+		t.Errorf("the server sent %d bytes, %+v", n, c.Cache())
+	}
+}
+
+// What is altered on a server is found, whatever is kept; so is what was deleted.
+func TestCacheSeesWhatOthersDo(t *testing.T) {
+	m := startMemcached(t, "-m", "64")
+	o := sealed(t, testOptions(m.socket))
+	c := open(t, o)
+	for i := range 6 {
+		comeBack(t, c, sid, bulky(i))
+	}
+	w, at := c.servers()[0].connected(), c.place(sid).data
+	put := func(value []byte) {
+		t.Helper()
+		if out, err := w.set(0, []keyValue{{at, value}}, 60, c.deadline()); err != nil || out.code != codeStored {
+			t.Fatal(out, err)
+		}
+	}
+	items, _, err := w.get(0, []string{at}, c.deadline())
+	if err != nil || !items[0].found {
+		t.Fatal(items, err)
+	}
+	old := items[0].value
+	old[len(old)/2] ^= 1
+	put(old)
+	if l, _, err := c.TryLock(ctx, sid, holder); l != nil || !errors.Is(err, sessfs.ErrDamaged) {
+		t.Errorf("an altered session: %v, %v", l, err)
+	}
+	old[len(old)/2] ^= 1
+	put(old)
+	if read, _ := comeBack(t, c, sid, nil); !bytes.Equal(read, bulky(5)) {
+		t.Errorf("%.8s is read", read)
+	}
+	comeBack(t, c, sid, old[:cacheAbove])
+	for range 3 {
+		comeBack(t, c, sid, nil)
+	}
+	before := c.Cache().Current
+	comeBack(t, c, sid, nil)
+	if c.Cache().Current == before {
+		t.Error("the session is not asked for by its cas again")
+	}
+	m.raw("delete %s\r\n", c.servers()[0].key(at))
+	if read, waits := comeBack(t, c, sid, nil); len(read) != 0 || waits != 1 {
+		t.Errorf("a deleted session: %.8s is read in %d round trips", read, waits)
+	}
+}
+
+// Other keys do not open what the old ones have opened.
+func TestCacheForgetsWithItsKeys(t *testing.T) {
+	m := startMemcached(t, "-m", "64")
+	o := sealed(t, testOptions(m.socket))
+	c := open(t, o)
+	for i := range 6 {
+		comeBack(t, c, sid, bulky(i))
+	}
+	if got := c.Cache(); got.Sessions != 1 {
+		t.Errorf("six requests: %+v", got)
+	}
+	if err := c.SetSeal(&Seal{Keys: []*SealKey{sealKey(t, "k2", o.Seal.Keys[0])}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Cache(); got.Sessions != 0 {
+		t.Errorf("with other keys: %+v", got)
+	}
+}
+
+// The memory is bounded, and is given back.
+func TestCacheIsBounded(t *testing.T) {
+	c := open(t, testOptions(startMemcached(t, "-m", "256").socket))
+	for round := range 5 {
+		for _, id := range many(600) {
+			comeBack(t, c, id, append(bulky(round), strings.Repeat("x", 20_000)...))
+		}
+	}
+	if got := c.Cache(); got.Bytes > cacheBytes || got.Bytes < cacheBytes/2 {
+		t.Errorf("600 sessions of 36 kB: %+v", got)
+	}
+	m := &c.cache
+	bytes := int64(0)
+	for _, e := range m.entries {
+		bytes += cacheEntry
+		if k := e.Value.(*cacheItem).kept; k != nil {
+			bytes += int64(cap(k.data))
+		}
+	}
+	if bytes != m.bytes || m.order.Len() != len(m.entries) {
+		t.Errorf("%d bytes are counted, %d are there; %d entries, %d in the order", m.bytes, bytes, len(m.entries), m.order.Len())
+	}
+	comeBack(t, c, many(1)[0], []byte("small now"))
+	c.cache.forget(time.Now().Add(-time.Hour))
+	if got := c.Cache(); got.Sessions == 0 {
+		t.Error("sessions in use were forgotten")
+	}
+	c.cache.forget(time.Now())
+	if got := c.Cache(); got.Sessions != 0 || got.Bytes != 0 {
+		t.Errorf("all is forgotten: %+v", got)
+	}
+}
+
+// Whatever hosts and servers do, a request reads what the last one has stored.
+func TestCacheNeverServesOldData(t *testing.T) {
+	mem, o := servers(t, 3)
+	rapid.Check(t, func(rt *rapid.T) {
+		for _, m := range mem {
+			m.raw("flush_all\r\n")
+		}
+		var hosts []*Cluster
+		defer func() {
+			for _, c := range hosts {
+				c.Close()
+			}
+		}()
+		for range 3 {
+			c, err := New(o)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			c.cache.above.Store(1)
+			hosts = append(hosts, c)
+		}
+		ids := many(2)
+		want := make(map[sessfs.ID]string)
+		n := 0
+		requests := rapid.IntRange(1, 60).Draw(rt, "requests")
+		restart := rapid.IntRange(0, 150).Draw(rt, "restart") // of a server, before that request
+		for i := range requests {
+			if i == restart {
+				m := rapid.SampledFrom(mem).Draw(rt, "server")
+				m.stop()
+				m.start()
+				for _, c := range hosts {
+					until(t, "the server is used again", func() bool {
+						return c.Check(ctx) == nil && !slices.ContainsFunc(c.servers(), (*server).down)
+					})
+				}
+				for _, id := range ids { // all copies are there before the next one
+					if read, _ := comeBack(t, hosts[0], id, nil); string(read) != want[id] {
+						rt.Fatalf("after a restart %q is read, %q was stored last", read, want[id])
+					}
+				}
+			}
+			c, id := hosts[rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(rt, "host")], rapid.SampledFrom(ids).Draw(rt, "id")
+			switch what := rapid.SampledFrom([]string{"use", "use", "use", "use", "store", "store", "store", "touch", "destroy"}).Draw(rt, "what"); what {
+			case "destroy":
+				if _, _, err := c.Destroy(ctx, id); err != nil {
+					rt.Fatal(err)
+				}
+				want[id] = ""
+			default:
+				var data []byte
+				if n++; what == "store" {
+					data = []byte(fmt.Sprint("value ", n))
+				} else if what == "touch" && want[id] != "" {
+					data = []byte(want[id]) // as a touch of the file does
+				}
+				if read, _ := comeBack(t, c, id, data); string(read) != want[id] {
+					rt.Fatalf("%q is read, %q was stored last", read, want[id])
+				}
+				if data != nil {
+					want[id] = string(data)
+				}
+			}
+		}
+	})
+}
