@@ -103,7 +103,7 @@ func until(t testing.TB, what string, cond func() bool) {
 
 func testOptions(servers ...string) Options {
 	o := Options{Timeout: time.Second, RetryInterval: time.Second, Prefix: "sessfs:", Lifetime: time.Minute,
-		Lease: backendtest.Lease, MaxSize: backendtest.MaxSize}
+		Lease: backendtest.Lease, MaxSize: backendtest.MaxSize, Memory: 16 << 20}
 	for i, s := range servers {
 		network := "unix"
 		if s[0] != '/' {

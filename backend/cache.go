@@ -20,7 +20,6 @@ import (
 // A session in parts is asked for by its manifest, and the parts of the version that is kept need not be fetched.
 const (
 	cacheAbove = 16 << 10 // bytes of data; below it the question costs as much as the value
-	cacheBytes = 16 << 20 // of data that is kept, of all sessions together
 	cacheTrust = 2
 	cacheEntry = 512 // bytes that an entry counts without its data
 	cacheIdle  = 5 * time.Minute
@@ -31,6 +30,7 @@ type cache struct {
 	current, changed atomic.Uint64 // questions, by their answers
 	fetches          atomic.Uint64 // data in parts that were not fetched
 	above            atomic.Int64  // cacheAbove, but in tests
+	most             atomic.Int64  // bytes
 
 	mu      sync.Mutex
 	entries map[sessfs.ID]*lru.Element // guarded by mu: of *cacheItem
@@ -133,10 +133,23 @@ func (c *cache) note(k cached, own bool) {
 	}
 	it.version, it.used = k.rec.version, time.Now()
 	c.keep(it, nil)
-	if it.same == cacheTrust && len(k.data) <= cacheBytes/2 {
+	if it.same == cacheTrust && int64(cap(k.data)) <= c.most.Load()/2 {
 		c.keep(it, &k)
 	}
-	for c.bytes > cacheBytes {
+	c.shrink()
+}
+
+// limit changes how much is kept.
+func (c *cache) limit(bytes int64) {
+	c.most.Store(bytes)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shrink()
+}
+
+// shrink forgets those used least recently. The caller holds mu.
+func (c *cache) shrink() {
+	for c.bytes > c.most.Load() {
 		c.remove(c.order.Back())
 	}
 }

@@ -205,7 +205,7 @@ func TestCacheIsBounded(t *testing.T) {
 			comeBack(t, c, id, append(bulky(round), strings.Repeat("x", 20_000)...))
 		}
 	}
-	if got := c.Cache(); got.Bytes > cacheBytes || got.Bytes < cacheBytes/2 {
+	if got := c.Cache(); got.Bytes > 16<<20 || got.Bytes < 8<<20 {
 		t.Errorf("600 sessions of 36 kB: %+v", got)
 	}
 	m := &c.cache
@@ -219,6 +219,12 @@ func TestCacheIsBounded(t *testing.T) {
 	if bytes != m.bytes || m.order.Len() != len(m.entries) {
 		t.Errorf("%d bytes are counted, %d are there; %d entries, %d in the order", m.bytes, bytes, len(m.entries), m.order.Len())
 	}
+	s := *c.settings.Load()
+	s.Memory = 1 << 20
+	c.Reconfigure(s)
+	if got := c.Cache(); got.Bytes > 1<<20 || got.Bytes < 1<<19 {
+		t.Errorf("with 1 MiB: %+v", got)
+	}
 	comeBack(t, c, many(1)[0], []byte("small now"))
 	c.cache.forget(time.Now().Add(-time.Hour))
 	if got := c.Cache(); got.Sessions == 0 {
@@ -227,6 +233,14 @@ func TestCacheIsBounded(t *testing.T) {
 	c.cache.forget(time.Now())
 	if got := c.Cache(); got.Sessions != 0 || got.Bytes != 0 {
 		t.Errorf("all is forgotten: %+v", got)
+	}
+	s.Memory = 0
+	c.Reconfigure(s)
+	for range 6 {
+		comeBack(t, c, sid, bulky(1))
+	}
+	if got := c.Cache(); got.Sessions != 0 || got.Bytes != 0 {
+		t.Errorf("without memory: %+v", got)
 	}
 }
 

@@ -37,6 +37,7 @@ type Options struct {
 	Lifetime      time.Duration // of a session that is not stored again; default 24 min
 	Lease         time.Duration // of a lock that is not renewed; default 10 s
 	MaxSize       int64         // bytes of one session; default 16 MiB
+	Memory        int64         // bytes of large sessions that are kept in memory; 0: none
 	Secure        Secure        // how connections are protected; default not at all
 	Log           *slog.Logger
 	Seal          *Seal       // how sessions are sealed; nil: not at all
@@ -51,6 +52,7 @@ type Settings struct {
 	Lifetime      time.Duration
 	Lease         time.Duration
 	MaxSize       int64
+	Memory        int64
 }
 
 // Cluster implements sessfs.Backend over memcached servers.
@@ -111,7 +113,7 @@ func New(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
-	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize})
+	c.Reconfigure(Settings{Timeout: o.Timeout, RetryInterval: o.RetryInterval, Lifetime: o.Lifetime, Lease: o.Lease, MaxSize: o.MaxSize, Memory: o.Memory})
 	if err := o.Secure.Check(); err != nil {
 		return nil, err
 	}
@@ -214,6 +216,7 @@ func (c *Cluster) Reconfigure(s Settings) {
 	orDefault(&s.Lease, 10*time.Second)
 	orDefault(&s.MaxSize, 16<<20)
 	c.settings.Store(&s)
+	c.cache.limit(s.Memory)
 }
 
 func orDefault[T int64 | time.Duration](p *T, v T) {

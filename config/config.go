@@ -50,6 +50,7 @@ type Directory struct {
 type Session struct {
 	Lifetime time.Duration // since the last write or touch
 	MaxSize  int64         // bytes
+	Memory   int64         // bytes of large sessions that the daemon keeps; 0: none
 }
 
 // Lock says how sessions are locked.
@@ -131,7 +132,7 @@ func Default() *Config {
 		Directory:  Directory{Owner: "root", Group: "root", Mode: 0o1733},
 		Files:      []string{"sess_*"},
 		Owner:      Keep,
-		Session:    Session{Lifetime: 24 * time.Minute, MaxSize: 16 << 20},
+		Session:    Session{Lifetime: 24 * time.Minute, MaxSize: 16 << 20, Memory: 64 << 20},
 		Lock:       Lock{Lease: 10 * time.Second},
 		Cache: Cache{Replicas: defaultReplicas(0), Quorum: QuorumAny, Timeout: time.Second, RetryInterval: 15 * time.Second, Connections: 1,
 			Prefix: "sessfs:"},

@@ -19,7 +19,7 @@ directory: {owner: www-data, group: 33, mode: "0770"}
 files: ["sess_*", 'ci_session*']
 depth: 2
 owner: www-data
-session: {lifetime: 45d12h, max_size: 500KiB}
+session: {lifetime: 45d12h, max_size: 500KiB, memory: 2GiB}
 lock: {lease: 30s, wait: 1m30s, keep: 750ms}
 cache:
   servers:
@@ -45,7 +45,7 @@ log: {level: debug, format: json}
 	want := &Config{
 		Mountpoint: "/srv/sessions", Directory: Directory{"www-data", "33", 0o770}, Files: []string{"sess_*", "ci_session*"},
 		Depth: 2, Owner: "www-data",
-		Session: Session{45*24*time.Hour + 12*time.Hour, 500 << 10}, Lock: Lock{30 * time.Second, 90 * time.Second, 750 * time.Millisecond},
+		Session: Session{45*24*time.Hour + 12*time.Hour, 500 << 10, 2 << 30}, Lock: Lock{30 * time.Second, 90 * time.Second, 750 * time.Millisecond},
 		Cache: Cache{
 			Servers: []Server{{"a", "tcp", "10.0.0.1:11211", 3}, {"[::1]:11211", "tcp", "[::1]:11211", 1},
 				{"unix:/run/m.sock", "unix", "/run/m.sock", 1}, {"cache4.example:1", "tcp", "cache4.example:1", 1}},

@@ -62,6 +62,7 @@ func init() {
 		key("owner", remount, func(c *Config) *string { return &c.Owner }, userName),
 		key("session.lifetime", live, func(c *Config) *time.Duration { return &c.Session.Lifetime }, duration(time.Second, 10*year)),
 		key("session.max_size", live, func(c *Config) *int64 { return &c.Session.MaxSize }, size(1, 1<<30)),
+		key("session.memory", live, func(c *Config) *int64 { return &c.Session.Memory }, size(0, 1<<40)),
 		key("lock.lease", live, func(c *Config) *time.Duration { return &c.Lock.Lease }, wholeSeconds(2*time.Second, time.Hour)),
 		key("lock.wait", live, func(c *Config) *time.Duration { return &c.Lock.Wait }, duration(0, day)),
 		key("lock.keep", live, func(c *Config) *time.Duration { return &c.Lock.Keep }, duration(0, time.Hour)),

@@ -94,7 +94,7 @@ func TestDiffKnowsEveryField(t *testing.T) {
 		t.Errorf("Config has %d fields, the schema %d keys", changed, len(keys))
 	}
 	live, _ := Diff(Default(), c)
-	want := "session.lifetime session.max_size lock.lease lock.wait lock.keep cache.timeout cache.retry_interval cache.tls cache.auth seal.keys seal.accept_plain seal.write_plain admin.metrics log.level log.format"
+	want := "session.lifetime session.max_size session.memory lock.lease lock.wait lock.keep cache.timeout cache.retry_interval cache.tls cache.auth seal.keys seal.accept_plain seal.write_plain admin.metrics log.level log.format"
 	if got := strings.Join(live, " "); got != want {
 		t.Errorf("live are %s, want %s", got, want)
 	}
@@ -159,7 +159,7 @@ func written(t *testing.T, c *Config) []byte {
 	data, err := yaml.Marshal(map[string]any{
 		"mountpoint": c.Mountpoint, "files": slices.Clone(c.Files), "depth": c.Depth, "owner": c.Owner,
 		"directory": map[string]any{"owner": c.Directory.Owner, "group": c.Directory.Group, "mode": fmt.Sprintf("%04o", c.Directory.Mode)},
-		"session":   map[string]any{"lifetime": c.Session.Lifetime.String(), "max_size": c.Session.MaxSize},
+		"session":   map[string]any{"lifetime": c.Session.Lifetime.String(), "max_size": c.Session.MaxSize, "memory": c.Session.Memory},
 		"lock":      map[string]any{"lease": c.Lock.Lease.String(), "wait": c.Lock.Wait.String(), "keep": c.Lock.Keep.String()},
 		"cache": map[string]any{"servers": servers, "replicas": c.Cache.Replicas, "quorum": c.Cache.Quorum, "timeout": c.Cache.Timeout.String(),
 			"retry_interval": c.Cache.RetryInterval.String(), "connections": c.Cache.Connections, "prefix": c.Cache.Prefix,

@@ -61,12 +61,12 @@ func memoryOptions(c *config.Config) memory.Options {
 
 func backendSettings(c *config.Config) backend.Settings {
 	return backend.Settings{Timeout: c.Cache.Timeout, RetryInterval: c.Cache.RetryInterval, Lifetime: c.Session.Lifetime,
-		Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize}
+		Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize, Memory: c.Session.Memory}
 }
 
 func backendOptions(c *config.Config) backend.Options {
 	o := backend.Options{Timeout: c.Cache.Timeout, RetryInterval: c.Cache.RetryInterval, Connections: c.Cache.Connections,
-		Prefix: c.Cache.Prefix, Lifetime: c.Session.Lifetime, Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize,
+		Prefix: c.Cache.Prefix, Lifetime: c.Session.Lifetime, Lease: c.Lock.Lease, MaxSize: c.Session.MaxSize, Memory: c.Session.Memory,
 		Replicas: c.Cache.Replicas, Majority: c.Cache.Quorum == config.QuorumMajority}
 	if t := c.Cache.TLS; t != nil {
 		o.Secure.TLS = &backend.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
