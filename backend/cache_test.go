@@ -79,7 +79,7 @@ func TestCacheOfASessionThatComesBack(t *testing.T) {
 	}
 }
 
-// A server that lost everything gets its copy from what is kept.
+// A server that lost its copy gets it from what is kept.
 func TestCacheMends(t *testing.T) {
 	for _, seal := range []bool{false, true} {
 		mem, o := servers(t, 2)
@@ -90,18 +90,38 @@ func TestCacheMends(t *testing.T) {
 		for i := range 6 {
 			comeBack(t, c, sid, bulky(i))
 		}
-		mem[1].stop()
-		mem[1].start()
-		until(t, "the server is used again", func() bool { return c.Check(ctx) == nil && !c.servers()[1].down() })
-		for range 3 {
-			if read, _ := comeBack(t, c, sid, nil); !bytes.Equal(read, bulky(5)) {
-				t.Fatalf("%.8s is read", read)
-			}
+		before := c.Cache().Current
+		mem[1].raw("delete %s\r\n", c.servers()[1].key(c.place(sid).data))
+		if read, _ := comeBack(t, c, sid, nil); !bytes.Equal(read, bulky(5)) {
+			t.Errorf("%.8s is read", read)
+		}
+		if got := c.Cache().Current; got != before+1 || c.mended.Load() == 0 {
+			t.Errorf("sealed %t: %d questions, %d copies mended", seal, got-before, c.mended.Load())
 		}
 		if n := copiesOf(t, o, sid); n != 2 {
 			t.Errorf("sealed %t: %d copies", seal, n)
 		}
 	}
+}
+
+// While another host has the lock a session is asked for by its cas no more than once in vain.
+func TestCacheWhileSomebodyElseHasTheLock(t *testing.T) {
+	_, o := servers(t, 2)
+	a, b := open(t, o), open(t, o)
+	for i := range 6 {
+		comeBack(t, a, sid, bulky(i))
+	}
+	l, s := lockSoon(t, b, sid)
+	mustCommit(t, b, sid, s, string(bulky(7)), l)
+	for range 5 {
+		if l, s, err := a.TryLock(ctx, sid, holder); l != nil || err != nil || !bytes.Equal(s.Data, bulky(7)) {
+			t.Fatal(l, err)
+		}
+	}
+	if got := a.Cache().Changed; got != 2 {
+		t.Errorf("%d questions in vain, on two servers", got)
+	}
+	b.Unlock(l)
 }
 
 func mustStats(t *testing.T, c *Cluster) map[string]string {
