@@ -84,26 +84,26 @@ func value(t *testing.T, c *Cluster, id sessfs.ID) int {
 	return n
 }
 
-// copiesOf counts the servers that have the session's best record.
+// copiesOf counts the servers that have the session's best record, whole.
 func copiesOf(t *testing.T, o Options, id sessfs.ID) (n int) {
 	t.Helper()
+	c := open(t, o)
+	defer c.Close()
+	op := c.operation(id)
 	best := sessfs.Version{}
-	for _, sv := range o.Servers {
-		one := o
-		one.Servers, one.Replicas = []Server{sv}, 1
-		c, err := New(one)
+	for _, s := range c.servers() {
+		g, err := s.beginGet(op.conn, []string{op.data}, c.deadline())()
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		s, err := c.Read(ctx, id)
+		f := op.found(s, g.items[0], g.epoch)
 		switch {
-		case err != nil || s.State == sessfs.Missing || s.Version.Counter < best.Counter:
-		case s.Version == best:
+		case f.rec == nil || f.rec.version.Counter < best.Counter:
+		case f.rec.version == best:
 			n++
 		default:
-			best, n = s.Version, 1
+			best, n = f.rec.version, 1
 		}
-		c.Close()
 	}
 	return n
 }

@@ -202,7 +202,7 @@ func TestMadeUpCookies(t *testing.T) {
 			all = append(all, testkit.StartCmd(t, helperCommand(t, verb, h.Dir, strconv.Itoa(requests/2))))
 		}
 		for _, p := range all {
-			if err := p.Wait(t, 50*time.Minute); err != nil {
+			if err := p.Wait(t, 2*time.Hour); err != nil {
 				out := p.Output()
 				t.Errorf("a request failed: %v: %s", err, out[max(0, len(out)-300):])
 			}
