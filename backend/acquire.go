@@ -103,7 +103,11 @@ func (t *taking) run() (*sessfs.Session, bool, error) {
 // remember keeps what was read under the lock for the next time.
 func (t *taking) remember(v *sessfs.Session) {
 	if b, _ := best(t.list()); b != nil && b.rec.version == v.Version {
-		t.c.cache.saw(cached{b.rec, v.Data, refOf(v).copies})
+		k := cached{rec: b.rec, data: v.Data, copies: refOf(v).copies, parts: t.parts}
+		if b.kept != nil && k.parts == nil {
+			k.parts = b.kept.parts
+		}
+		t.c.cache.saw(k)
 	}
 }
 
@@ -250,7 +254,7 @@ func (t *taking) mend() (again bool, err error) {
 		out, err := wait()
 		switch {
 		case err == nil && out.code == codeStored:
-			m.found = found{s: m.s, item: item{found: true, value: b.value, cas: out.cas, rec: b.item.rec}, epoch: out.epoch, rec: b.rec}
+			m.found = found{s: m.s, item: item{found: true, value: b.value, cas: out.cas, kept: b.kept}, epoch: out.epoch, rec: b.rec}
 			t.c.mended.Add(1)
 		case err == nil && out.code == codeRefused:
 			t.failed(m.s, t.c.refusal(t.id, m.s, out, b.rec.length))

@@ -93,8 +93,8 @@ func (o *operation) found(s *server, it item, epoch uint64) found {
 	if !it.found {
 		return f
 	}
-	if it.rec != nil {
-		f.rec = it.rec
+	if it.kept != nil && it.value == nil {
+		f.rec = it.kept.rec
 		return f
 	}
 	if o.last.rec != nil && bytes.Equal(it.value, o.last.value) {
@@ -246,7 +246,7 @@ func (o *operation) snapshot(list []found) (*sessfs.Session, error) {
 		if r.chunks() == 0 {
 			return s, nil
 		}
-		if s.Data = o.c.cache.parts(r); s.Data != nil {
+		if s.Data = keptData(list, r); s.Data != nil {
 			return s, nil
 		}
 		data, why := o.fetchAny(list, r)
@@ -267,6 +267,16 @@ func (o *operation) snapshot(list []found) (*sessfs.Session, error) {
 	}
 }
 
+// keptData is the data of a manifest where the host keeps it and one of its servers has all parts as they were.
+func keptData(list []found, r *record) []byte {
+	for _, f := range list {
+		if f.kept != nil && f.kept.rec.version == r.version {
+			return f.kept.data
+		}
+	}
+	return nil
+}
+
 // fetchAny fetches the data of a manifest from the first of its servers that has all of it.
 func (o *operation) fetchAny(list []found, r *record) ([]byte, error) {
 	var errs []error
@@ -274,7 +284,8 @@ func (o *operation) fetchAny(list []found, r *record) ([]byte, error) {
 		if f.rec == nil || f.rec.version != r.version {
 			continue
 		}
-		data, why, err := o.c.fetchChunks(f.s, o.conn, r, o.step())
+		data, parts, why, err := o.c.fetchChunks(f.s, o.conn, r, o.step())
+		o.parts = []partsSeen{parts}
 		switch {
 		case err != nil:
 			errs = append(errs, err)

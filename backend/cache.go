@@ -2,6 +2,7 @@ package backend
 
 import (
 	lru "container/list"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ import (
 // Where somebody else has stored the session meanwhile the question is lost, and one round trip with it. So a session is
 // asked for like that only after it has come back unchanged cacheTrust times in a row.
 //
-// A session in parts is asked for by its manifest, and the parts of the version that is kept need not be fetched.
+// Of a session in parts the manifest is read, and its parts are asked for by their cas with it.
 const (
 	cacheAbove = 16 << 10 // bytes of data; below it the question costs as much as the value
 	cacheTrust = 2
@@ -28,7 +29,6 @@ const (
 // cache is what a host keeps of large sessions.
 type cache struct {
 	current, changed atomic.Uint64 // questions, by their answers
-	fetches          atomic.Uint64 // data in parts that were not fetched
 	above            atomic.Int64  // cacheAbove, but in tests
 	most             atomic.Int64  // bytes
 
@@ -52,6 +52,7 @@ type cached struct {
 	rec    *record
 	data   []byte // of the record, or of its parts
 	copies []copied
+	parts  []partsSeen
 }
 
 func (c *cache) init() {
@@ -59,38 +60,48 @@ func (c *cache) init() {
 	c.above.Store(cacheAbove)
 }
 
-// is tells whether an item without its value is the record that a server had.
-func (k *cached) is(s *server, it item, epoch uint64) bool {
-	for _, at := range k.copies {
-		if at.s == s {
-			return it.cas == at.cas && epoch == at.epoch && it.flags == uint32(k.rec.version.Nonce)
-		}
+// chunks are the keys of its parts; none: it is in one piece, or nil.
+func (k *cached) chunks() []string {
+	if k == nil || k.rec.chunks() == 0 {
+		return nil
 	}
-	return false
+	return chunkKeys(k.copies[0].s.cl.prefix, k.rec.version.Nonce, k.rec.chunks())
 }
 
-// ask returns what a server can be asked for by its cas; nil: the value is to be asked for.
+// is tells whether answers without values, of the record and its parts, are those of what a server had.
+func (k *cached) is(s *server, epoch uint64, answers []reply) bool {
+	it, at, parts := answers[0].item, ref{copies: k.copies}.on(s), k.partsOn(s)
+	if !it.found || it.cas != at.cas || at.epoch != epoch || it.flags != uint32(k.rec.version.Nonce) {
+		return false
+	}
+	for i, r := range answers[1:] {
+		if !r.item.found || r.item.cas != parts.cas[i] || parts.epoch != epoch {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *cached) partsOn(s *server) partsSeen {
+	for _, at := range k.parts {
+		if at.s == s && len(at.cas) == k.rec.chunks() && !slices.Contains(at.cas, 0) {
+			return at
+		}
+	}
+	return partsSeen{}
+}
+
+// ask returns what a server can be asked for by its cas; nil: values are to be asked for.
 func (c *cache) ask(id sessfs.ID, s *server) *cached {
 	k := c.find(id)
-	if k == nil || k.rec.chunks() > 0 {
+	if k == nil {
 		return nil
 	}
-	for _, at := range k.copies {
-		if at.s == s && at.cas != 0 && at.epoch == s.currentEpoch() {
-			return k
-		}
-	}
-	return nil
-}
-
-// parts returns the data of a manifest, if it is kept.
-func (c *cache) parts(r *record) []byte {
-	k := c.find(r.id)
-	if k == nil || k.rec.version != r.version || k.rec.length != r.length || k.rec.sum != r.sum {
+	at := ref{copies: k.copies}.on(s)
+	if at.cas == 0 || at.epoch != s.currentEpoch() || k.rec.chunks() > 0 && k.partsOn(s).cas == nil {
 		return nil
 	}
-	c.fetches.Add(1)
-	return k.data
+	return k
 }
 
 func (c *cache) find(id sessfs.ID) *cached {
@@ -216,7 +227,6 @@ type Cache struct {
 	Bytes    int64  `json:"bytes"`    // of memory
 	Current  uint64 `json:"current"`  // answers by which the session in memory is the last one, since the start
 	Changed  uint64 `json:"changed"`  // answers by which somebody else has stored it: one more round trip each
-	Fetches  uint64 `json:"fetches"`  // sessions in parts whose parts were not fetched
 }
 
 // Cache returns the figures.
@@ -224,5 +234,5 @@ func (c *Cluster) Cache() Cache {
 	m := &c.cache
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Cache{Sessions: len(m.entries), Bytes: m.bytes, Current: m.current.Load(), Changed: m.changed.Load(), Fetches: m.fetches.Load()}
+	return Cache{Sessions: len(m.entries), Bytes: m.bytes, Current: m.current.Load(), Changed: m.changed.Load()}
 }

@@ -104,6 +104,25 @@ func TestCacheMends(t *testing.T) {
 	}
 }
 
+// One server still has what is kept, another a newer version, of a host that did not reach the first.
+func TestCacheOfAnOlderCopy(t *testing.T) {
+	for _, size := range []int{20_000, 1_500_000} {
+		_, o := servers(t, 2)
+		c := open(t, o)
+		for i := range 6 {
+			comeBack(t, c, sid, bytes.Repeat([]byte{byte('a' + i)}, size))
+		}
+		newer := bytes.Repeat([]byte("z"), size)
+		comeBack(t, open(t, without(t, o, 0)), sid, newer)
+		if read, _ := comeBack(t, c, sid, nil); !bytes.Equal(read, newer) {
+			t.Errorf("%d bytes: %.8q is read", size, read)
+		}
+		if got := c.Cache(); got.Changed == 0 || got.Current < 4 {
+			t.Errorf("%d bytes: %+v", size, got)
+		}
+	}
+}
+
 // While another host has the lock a session is asked for by its cas no more than once in vain.
 func TestCacheWhileSomebodyElseHasTheLock(t *testing.T) {
 	_, o := servers(t, 2)
@@ -133,14 +152,18 @@ func mustStats(t *testing.T, c *Cluster) map[string]string {
 	return m
 }
 
-// Of a session in parts the parts are not fetched again.
+// Of a session in parts the parts are not fetched again, while they are what they were.
 func TestCacheOfParts(t *testing.T) {
 	m := startMemcached(t, "-m", "256")
-	c := open(t, testOptions(m.socket))
+	o := sealed(t, testOptions(m.socket))
+	c := open(t, o)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
-	for i := range 6 {
+	store := func(i int) {
 		data[0] = byte('0' + i)
 		comeBack(t, c, sid, bytes.Clone(data))
+	}
+	for i := range 6 {
+		store(i)
 	}
 	sent := func() uint64 { return number(mustStats(t, c), "bytes_written") }
 	before := sent()
@@ -148,8 +171,36 @@ func TestCacheOfParts(t *testing.T) {
 	if !bytes.Equal(read, data) || waits != 1 {
 		t.Errorf("%d bytes are read in %d round trips", len(read), waits)
 	}
-	if n := sent() - before; n > 100_000 || c.Cache().Fetches == 0 {
-		t.Errorf("the server sent %d bytes, %+v", n, c.Cache())
+	if n := sent() - before; n > 100_000 {
+		t.Errorf("the server sent %d bytes", n)
+	}
+	// Fetched parts are known as well as stored ones.
+	other := open(t, o)
+	for range 4 {
+		comeBack(t, other, sid, nil)
+	}
+	before = sent()
+	if read, waits := comeBack(t, other, sid, nil); !bytes.Equal(read, data) || waits != 1 || sent()-before > 100_000 {
+		t.Errorf("another host reads %d bytes in %d round trips", len(read), waits)
+	}
+
+	s := mustRead(t, c, sid)
+	key := chunkKeys(c.prefix, s.Version.Nonce, 2)[1]
+	w := c.servers()[0].connected()
+	items, _, err := w.get(0, []string{key}, c.deadline())
+	if err != nil || !items[0].found {
+		t.Fatal(items, err)
+	}
+	items[0].value[500_000] ^= 1
+	if out, err := w.set(0, []keyValue{{key, items[0].value}}, 60, c.deadline()); err != nil || out.code != codeStored {
+		t.Fatal(out, err)
+	}
+	if l, _, err := c.TryLock(ctx, sid, holder); l != nil || !errors.Is(err, sessfs.ErrDamaged) {
+		t.Errorf("an altered part: %v, %v", l, err)
+	}
+	m.raw("delete %s\r\n", c.servers()[0].key(key))
+	if l, _, err := other.TryLock(ctx, sid, holder); l != nil || !errors.Is(err, sessfs.ErrDamaged) {
+		t.Errorf("a lost part: %v, %v", l, err)
 	}
 }
 
@@ -264,6 +315,20 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// smallItems has a host store sessions over some kB in parts. (memcached itself falls over with limits like that.)
+func smallItems(t *testing.T, c *Cluster) {
+	if err := c.Check(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.servers() {
+		s.mu.Lock()
+		small := *s.info
+		small.itemMax = 4 << 10
+		s.info = &small
+		s.mu.Unlock()
+	}
+}
+
 // Whatever hosts and servers do, a request reads what the last one has stored.
 func TestCacheNeverServesOldData(t *testing.T) {
 	mem, o := servers(t, 3)
@@ -284,6 +349,7 @@ func TestCacheNeverServesOldData(t *testing.T) {
 			}
 			c.cache.above.Store(1)
 			hosts = append(hosts, c)
+			smallItems(t, c)
 		}
 		ids := many(2)
 		want := make(map[sessfs.ID]string)
@@ -299,6 +365,7 @@ func TestCacheNeverServesOldData(t *testing.T) {
 					until(t, "the server is used again", func() bool {
 						return c.Check(ctx) == nil && !slices.ContainsFunc(c.servers(), (*server).down)
 					})
+					smallItems(t, c)
 				}
 				for _, id := range ids { // all copies are there before the next one
 					if read, _ := comeBack(t, hosts[0], id, nil); string(read) != want[id] {
@@ -316,12 +383,12 @@ func TestCacheNeverServesOldData(t *testing.T) {
 			default:
 				var data []byte
 				if n++; what == "store" {
-					data = []byte(fmt.Sprint("value ", n))
+					data = []byte(fmt.Sprint("value ", n, strings.Repeat(".", rapid.SampledFrom([]int{0, 100, 9000}).Draw(rt, "more"))))
 				} else if what == "touch" && want[id] != "" {
 					data = []byte(want[id]) // as a touch of the file does
 				}
 				if read, _ := comeBack(t, c, id, data); string(read) != want[id] {
-					rt.Fatalf("%q is read, %q was stored last", read, want[id])
+					rt.Fatalf("%.20q is read, %.20q was stored last", read, want[id])
 				}
 				if data != nil {
 					want[id] = string(data)

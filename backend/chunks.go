@@ -18,17 +18,25 @@ func (c *Cluster) chunkRoom(in *info) int { return in.room(len(chunkKey(c.prefix
 // spare is how much longer chunks live than their manifest, which is stored after them.
 const spare = time.Minute
 
+// partsSeen is with which cas the chunks of a record were seen on a server.
+type partsSeen struct {
+	s     *server
+	epoch uint64
+	cas   []uint64 // nil: not known
+}
+
 // putChunks stores data in chunks on a server and waits until all are confirmed.
-func (c *Cluster) putChunks(s *server, p place, r *record, data []byte, lifetime time.Duration, deadline time.Time) error {
+func (c *Cluster) putChunks(s *server, p place, r *record, data []byte, lifetime time.Duration, deadline time.Time) (partsSeen, error) {
+	at := partsSeen{s: s}
 	w, err := s.wire(deadline)
 	if err != nil {
-		return err
+		return at, err
 	}
 	l := c.seal.Load()
 	items := make([]keyValue, r.chunks())
 	for i, key := range chunkKeys(c.prefix, r.version.Nonce, len(items)) {
-		at := i * r.chunkSize
-		value := data[at : at+r.chunkLen(i)]
+		from := i * r.chunkSize
+		value := data[from : from+r.chunkLen(i)]
 		if l.hashes() {
 			value = l.seal(chunkKind, key, value)
 		}
@@ -36,36 +44,40 @@ func (c *Cluster) putChunks(s *server, p place, r *record, data []byte, lifetime
 	}
 	out, err := w.set(p.conn, items, exptime(lifetime+spare), deadline)
 	if err != nil {
-		return err
+		return at, err
 	}
 	if out.code != codeStored {
-		return c.refusal(p.id, s, out, len(data))
+		return at, c.refusal(p.id, s, out, len(data))
 	}
-	return nil
+	at.epoch, at.cas = out.epoch, out.parts
+	return at, nil
 }
 
 // fetchChunks puts the data of a manifest together; why it cannot is not an error of the server.
-func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time) (data []byte, why string, err error) {
+func (c *Cluster) fetchChunks(s *server, conn int, r *record, deadline time.Time) (data []byte, at partsSeen, why string, err error) {
+	at.s = s
 	w, err := s.wire(deadline)
 	if err != nil {
-		return nil, "", err
+		return nil, at, "", err
 	}
 	l, keys := c.seal.Load(), chunkKeys(c.prefix, r.version.Nonce, r.chunks())
-	items, _, err := w.getWithin(conn, keys, 2*r.length+len(keys)*sealOverhead, deadline)
+	items, epoch, err := w.getWithin(conn, keys, 2*r.length+len(keys)*sealOverhead, deadline)
 	if err != nil {
-		return nil, "", err
+		return nil, at, "", err
 	}
+	at.epoch = epoch
 	for i := range items {
+		at.cas = append(at.cas, items[i].cas)
 		if !items[i].found {
 			continue
 		}
 		if items[i].value, _, err = l.open(chunkKind, keys[i], items[i].value); err != nil {
 			c.brokenSeal(r.id, s, err)
-			return nil, fmt.Sprintf("part %d of %d: %v", i+1, len(keys), err), nil
+			return nil, at, fmt.Sprintf("part %d of %d: %v", i+1, len(keys), err), nil
 		}
 	}
 	data, why = r.assemble(items)
-	return data, why, nil
+	return data, at, why, nil
 }
 
 // assemble puts the data of a manifest together from its chunks, or tells why it cannot.

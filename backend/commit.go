@@ -37,9 +37,10 @@ type part struct {
 	add    bool // nothing is there
 	known  bool // add and seen hold
 	stored bool
-	locked bool // the lock was ours after that
-	free   bool // the lock was missing, or was not asked for yet
-	chunks bool // they are there
+	locked bool      // the lock was ours after that
+	free   bool      // the lock was missing, or was not asked for yet
+	chunks bool      // they are there,
+	parts  partsSeen // as that
 }
 
 // nextVersion is the version of a commit on top of base.
@@ -230,8 +231,8 @@ func (m *commit) sendChunks() error {
 		return nil
 	}
 	m.c.together(len(to))
-	_, errs := each(servers, func(s *server) (struct{}, error) {
-		return struct{}{}, m.c.putChunks(s, m.place, &m.rec, m.data, m.rec.attr.Remaining(m.settings.Lifetime), m.step())
+	seen, errs := each(servers, func(s *server) (partsSeen, error) {
+		return m.c.putChunks(s, m.place, &m.rec, m.data, m.rec.attr.Remaining(m.settings.Lifetime), m.step())
 	})
 	for i, err := range errs {
 		switch {
@@ -240,7 +241,7 @@ func (m *commit) sendChunks() error {
 		case err != nil:
 			m.failed(servers[i], err)
 		default:
-			to[i].chunks = true
+			to[i].chunks, to[i].parts = true, seen[i]
 		}
 	}
 	return nil

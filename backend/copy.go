@@ -14,7 +14,7 @@ func (o *operation) beginCopy(from, to *found) func() (stored, error) {
 		return o.beginReplace(from, to, false)
 	}
 	return background(func() (stored, error) {
-		data, why, err := o.c.fetchChunks(from.s, o.conn, from.rec, o.step())
+		data, _, why, err := o.c.fetchChunks(from.s, o.conn, from.rec, o.step())
 		if err == nil && why != "" {
 			err = damaged(o.id, from.s, why)
 		}
@@ -25,7 +25,7 @@ func (o *operation) beginCopy(from, to *found) func() (stored, error) {
 			}
 			return stored{}, err
 		}
-		if err := o.c.putChunks(to.s, o.place, from.rec, data, o.c.remaining(from.rec), o.step()); err != nil {
+		if _, err := o.c.putChunks(to.s, o.place, from.rec, data, o.c.remaining(from.rec), o.step()); err != nil {
 			return stored{}, err
 		}
 		return o.beginReplace(from, to, false)()
@@ -44,7 +44,7 @@ func (o *operation) beginReplace(from, to *found, lock bool) func() (stored, err
 
 // raw is the item's value. Of one that was asked for by its cas it is made again.
 func (c *Cluster) raw(f *found) []byte {
-	if f.rec == nil || f.item.rec == nil {
+	if f.value != nil || f.kept == nil {
 		return f.value
 	}
 	l, place := c.seal.Load(), c.place(f.rec.id)

@@ -16,7 +16,7 @@ type item struct {
 	value []byte
 	cas   uint64
 	flags uint32
-	rec   *record // instead of a value: what was asked for by its cas; see cache
+	kept  *cached // what the host has of it, which is current: see cache
 }
 
 // code is the first word of an answer.

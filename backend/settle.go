@@ -198,7 +198,11 @@ func (m *commit) done() *sessfs.Session {
 		if rec.chunkSize == 0 {
 			rec.data = m.data
 		}
-		m.c.cache.stored(cached{&rec, m.data, own.copies})
+		k := cached{rec: &rec, data: m.data, copies: own.copies}
+		for _, p := range m.parts {
+			k.parts = append(k.parts, p.parts)
+		}
+		m.c.cache.stored(k)
 	}
 	return &sessfs.Session{State: sessfs.Live, Version: m.rec.version, Attr: m.rec.attr, Data: m.data, Ref: own}
 }

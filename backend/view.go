@@ -76,16 +76,17 @@ func (o *operation) choose(v *view, set []*server, now int64) ([]*server, bool) 
 type operation struct {
 	place
 	deadline time.Time
-	out      []*server // that failed
-	errs     []error   // why
-	weak     []*server // that answered and do not count
-	stoodIn  bool      // another server stands in for one that is down
-	also     []*server // that are members whatever the views say
-	left     []*server // that were members and may have the lock still
-	changes  uint64    // Cluster.changes when the set was chosen
-	views    *[]*view  // by which it was chosen
-	last     found     // that was taken apart last
-	known    uint64    // the counter of the session's version that this host knew of when it began; 0: none, or nothing is sealed
+	out      []*server   // that failed
+	errs     []error     // why
+	weak     []*server   // that answered and do not count
+	stoodIn  bool        // another server stands in for one that is down
+	also     []*server   // that are members whatever the views say
+	left     []*server   // that were members and may have the lock still
+	changes  uint64      // Cluster.changes when the set was chosen
+	views    *[]*view    // by which it was chosen
+	last     found       // that was taken apart last
+	parts    []partsSeen // that were fetched last
+	known    uint64      // the counter of the session's version that this host knew of when it began; 0: none, or nothing is sealed
 }
 
 func (c *Cluster) operation(id sessfs.ID) operation {

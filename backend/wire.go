@@ -60,7 +60,8 @@ type stored struct {
 	words string
 	lock  item
 	look  item
-	cas   uint64 // of the new item; 0: not known
+	cas   uint64   // of the new item; 0: not known
+	parts []uint64 // set: of all new items; nil: not known
 	epoch uint64
 }
 
@@ -93,18 +94,25 @@ func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.
 	return w.beginLockKnowing(w.s.cl.cache.ask(p.id, w.s), p, value, exptime, deadline)
 }
 
-// beginLockKnowing asks for the record by its cas where it is known.
+// beginLockKnowing asks whether what the host keeps of the session is current; nil: it keeps nothing.
 func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
 	lock := w.s.key(p.lock)
 	b.store("add", lock, 0, exptime, 0, []byte(value), nil)
 	b.get(lock, "v c")
+	parts := known.chunks()
 	what := "v c"
-	if known != nil {
+	switch {
+	case len(parts) > 0:
+		what = "v f c"
+	case known != nil:
 		what = "f c"
 	}
 	b.get(w.s.key(p.data), what)
+	for _, key := range parts {
+		b.get(w.s.key(key), "c")
+	}
 	f := w.s.launch(b, p.conn, 0, deadline)
 	return func() (locked, error) {
 		epoch, err := f.land()
@@ -117,16 +125,19 @@ func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime
 			}
 		}
 		l := locked{b.replies[1].item, b.replies[2].item, epoch}
+		current := known != nil && known.is(w.s, epoch, b.replies[2:])
 		b.free()
 		switch cache := &w.s.cl.cache; {
 		case known == nil || !l.data.found:
-		case known.is(w.s, l.data, epoch):
-			l.data.rec = known.rec
+		case current:
+			l.data.kept = known
 			cache.current.Add(1)
 		default:
 			cache.changed.Add(1)
 			cache.distrust(p.id)
-			return w.beginLockKnowing(nil, p, value, exptime, deadline)()
+			if len(parts) == 0 {
+				return w.beginLockKnowing(nil, p, value, exptime, deadline)()
+			}
 		}
 		return l, nil
 	}
@@ -251,18 +262,22 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 	b := newBatch()
 	b.repeat = true
 	for _, kv := range items {
-		b.store("set", w.s.key(kv.key), 0, exptime, 0, nil, kv.value)
+		key := w.s.key(kv.key)
+		b.store("set", key, 0, exptime, 0, nil, kv.value)
+		b.get(key, "c")
 	}
 	epoch, err := w.s.exchange(b, conn, 0, deadline)
 	if err != nil {
 		return stored{}, err
 	}
-	for _, r := range b.replies {
-		if r.code != codeStored {
+	out := stored{code: codeStored, parts: make([]uint64, 0, len(items)), epoch: epoch}
+	for i := 0; i < len(b.replies); i += 2 {
+		if r := b.replies[i]; r.code != codeStored {
 			return stored{code: r.code, words: r.words, epoch: epoch}, nil
 		}
+		out.parts = append(out.parts, b.replies[i+1].item.cas)
 	}
-	return stored{code: codeStored, epoch: epoch}, nil
+	return out, nil
 }
 
 // renew touches before it is known whose lock it is: at worst another's lock lasts one lease longer.

@@ -142,7 +142,6 @@ func (e emitter) copies(s *Snapshot) {
 	e.gauge(cacheBytes, float64(s.Cache.Bytes))
 	e.counter(cacheAnswers, s.Cache.Current, "current")
 	e.counter(cacheAnswers, s.Cache.Changed, "changed")
-	e.counter(cacheFetches, s.Cache.Fetches)
 	e.gauge(sealKeys, float64(len(s.Seals.Keys)))
 	e.yes(sealPlain, s.Seals.AcceptPlain)
 	for reason, n := range s.Seals.Refused {

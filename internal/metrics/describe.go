@@ -63,7 +63,6 @@ var (
 var (
 	cacheBytes   = describe("cache_bytes", "Memory of the large sessions that come back to this host.")
 	cacheAnswers = describe("cache_answers_total", "Answers about large sessions in memory, by whether they are the last version.", "result")
-	cacheFetches = describe("cache_parts_saved_total", "Reads of sessions in parts whose parts were in memory.")
 )
 
 // Seals.

@@ -94,7 +94,7 @@ type status struct {
 	}
 	Locking    struct{ Claims, Leases, Waiting int }
 	Goroutines int
-	Cache      struct{ Current, Changed, Fetches int }
+	Cache      struct{ Current, Changed int }
 }
 
 // status asks a daemon how it is, which says so with another exit code when a server is down.
@@ -231,7 +231,7 @@ func (l *Lab) left(before []resources) (list []history.Breach) {
 		}
 		if s, err := h.status(); err == nil {
 			c := s.Cache
-			l.t.Logf("host%d, its last daemon, of large sessions in memory: %d answers that they are current, %d that they were changed; %d read without their parts", h.number, c.Current, c.Changed, c.Fetches)
+			l.t.Logf("host%d, its last daemon, of large sessions in memory: %d answers that they are current, %d that they were changed", h.number, c.Current, c.Changed)
 		}
 		if why != "" {
 			list = append(list, history.Breach{Checker: "leaks", Text: fmt.Sprintf("host%d: %s", h.number, why)})

@@ -15,7 +15,7 @@ import (
 
 var (
 	seed    = flag.Uint64("seed", 0, "what everything is drawn from; 0: a new one")
-	minutes = flag.Float64("minutes", 3, "how long faults are made")
+	minutes = flag.Float64("minutes", 2, "how long faults are made")
 )
 
 func TestMain(m *testing.M) {
