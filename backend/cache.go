@@ -209,16 +209,7 @@ func (c *cache) forget(since time.Time) {
 // keepForgetting forgets sessions that are not used any more.
 func (c *Cluster) keepForgetting() {
 	defer c.running.Done()
-	tick := time.NewTicker(cacheIdle / 5)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case now := <-tick.C:
-			c.cache.forget(now.Add(-cacheIdle))
-		}
-	}
+	every(c.ctx, cacheIdle/5, func() { c.cache.forget(time.Now().Add(-cacheIdle)) })
 }
 
 // Cache tells what was asked of large sessions that a host has in memory.

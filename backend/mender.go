@@ -164,16 +164,9 @@ func (c *Cluster) mendAll(ctx context.Context, s *server) (RebalanceReport, erro
 
 // tell renews the claim, and says in it how much is left.
 func (c *Cluster) tell(ctx context.Context, s *server, at place, token string) {
-	tick := time.NewTicker(mendClaim / 5)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			c.putClaim(s, at, token+" "+mendWord(s.mending.left.Load()), mendClaim)
-		}
-	}
+	every(ctx, mendClaim/5, func() {
+		c.putClaim(s, at, token+" "+mendWord(s.mending.left.Load()), mendClaim)
+	})
 }
 
 // putClaim stores the claim, which is this host's alone while it stands.

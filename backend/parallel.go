@@ -1,6 +1,9 @@
 package backend
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // An operation asks all members of its set at once. On connections that stand it sends to each and then waits for each,
 // without a goroutine; a server that must be connected first, and one with the classic commands, gets one.
@@ -89,5 +92,19 @@ func each[T any](servers []*server, f func(*server) (T, error)) ([]T, []error) {
 func (c *Cluster) together(n int) {
 	if n > 1 {
 		c.looks.Add(uint64(n - 1))
+	}
+}
+
+// every does something each time that d is over, until ctx ends.
+func every(ctx context.Context, d time.Duration, do func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			do()
+		}
 	}
 }
