@@ -38,6 +38,7 @@ func (s sample) operations() (sum float64) {
 type figures struct {
 	operations map[string]float64
 	trips      float64
+	leases     int // that are held or kept now
 }
 
 // figuresOf asks the daemons.
@@ -63,6 +64,9 @@ func (f *figures) add(status []byte) error {
 		Files struct {
 			Operations map[string]float64 `json:"operations"`
 		} `json:"files"`
+		Locking struct {
+			Leases int `json:"leases"`
+		} `json:"locking"`
 		Trips *float64 `json:"round_trips_waited"`
 	}
 	if err := json.Unmarshal(status, &s); err != nil {
@@ -75,8 +79,27 @@ func (f *figures) add(status []byte) error {
 		f.operations[op] += n
 	}
 	f.trips += *s.Trips
+	f.leases += s.Locking.Leases
 	return nil
 }
+
+// rest waits until the daemons have given back what they keep: the next candidate shall not pay for the leases of one with
+// lock.keep, which go back when their time is over.
+func (t *target) rest(ctx context.Context) {
+	for end := time.Now().Add(restAfter); time.Now().Before(end); {
+		if f, err := figuresOf(ctx, t.hosts); err != nil || f.leases == 0 {
+			return // the next measurement finds out what is wrong
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// restAfter is longer than lock.keep in any candidate, in which its leases go back.
+const restAfter = 5 * time.Second
 
 // meter reads what a target has used when the load begins and ends.
 type meter struct {

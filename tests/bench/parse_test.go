@@ -60,13 +60,13 @@ func TestParseStrace(t *testing.T) {
 
 func TestFiguresOfSeveralDaemons(t *testing.T) {
 	f := figures{operations: make(map[string]float64)}
-	for _, text := range []string{`{"files": {"operations": {"OPEN": 3, "READ": 1}}, "round_trips_waited": 7}`, `{"files": {"operations": {"OPEN": 2}}, "round_trips_waited": 0}`} {
+	for _, text := range []string{`{"files": {"operations": {"OPEN": 3, "READ": 1}}, "round_trips_waited": 7}`, `{"files": {"operations": {"OPEN": 2}}, "locking": {"leases": 4}, "round_trips_waited": 0}`} {
 		if err := f.add([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want := map[string]float64{"OPEN": 5, "READ": 1}; !maps.Equal(f.operations, want) || f.trips != 7 {
-		t.Errorf("got %v and %v", f.operations, f.trips)
+	if want := map[string]float64{"OPEN": 5, "READ": 1}; !maps.Equal(f.operations, want) || f.trips != 7 || f.leases != 4 {
+		t.Errorf("got %v, %v and %d", f.operations, f.trips, f.leases)
 	}
 	for _, bad := range []string{`{}`, `{"round_trips_waited": 7}`, `{"files": {"operations": {}}}`, `nothing`} {
 		if err := f.add([]byte(bad)); err == nil {
@@ -77,7 +77,7 @@ func TestFiguresOfSeveralDaemons(t *testing.T) {
 
 func TestASampleIsPerCycle(t *testing.T) {
 	m := &meter{t: &target{hosts: []*host{{}}}, daemon: cpuTime{4000, 8000}, server: cpuTime{0, 400},
-		before: figures{map[string]float64{"OPEN": 10, "INIT": 1}, 5}, after: figures{map[string]float64{"OPEN": 50, "INIT": 1}, 85}}
+		before: figures{map[string]float64{"OPEN": 10, "INIT": 1}, 5, 0}, after: figures{map[string]float64{"OPEN": 50, "INIT": 1}, 85, 0}}
 	s, err := m.sum([]answer{
 		{Done: 30, Seconds: 1, Times: map[string]int{"100": 30}, User: 1000, System: 200},
 		{Done: 10, Seconds: 2, Times: map[string]int{"300": 10}, User: 1000, System: 0},

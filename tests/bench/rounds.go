@@ -117,6 +117,7 @@ func (b *bench) scenario(ctx context.Context, sc *scenario, candidates []*candid
 				continue
 			}
 			o.Samples = append(o.Samples, got)
+			targets[o].rest(ctx)
 		}
 	}
 	for _, o := range res.Outcomes {

@@ -23,6 +23,8 @@ const (
 	verbFloodStrict = "flood-strict" // the same with session.use_strict_mode=1
 	verbOthers      = "others"       // goes on with sessions that are there, and prints how long each request took
 
+	othersPause = 5 * time.Millisecond // between two requests of other sessions
+
 	maxFloodRSS = 128 << 20 // of keeper and daemon together, whatever number of cookies
 )
 
@@ -87,7 +89,8 @@ func fail(what string, err error) {
 	os.Exit(1)
 }
 
-// others changes sessions until its standard input ends.
+// others changes a session every othersPause until its standard input ends, and then prints how long each request took: nobody
+// is woken meanwhile to hear of it.
 func others(dir string) {
 	end := make(chan bool)
 	go func() {
@@ -95,6 +98,7 @@ func others(dir string) {
 		close(end)
 	}()
 	data := []byte(strings.Repeat("x", 1000))
+	var took []time.Duration
 	for i := 0; ; i++ {
 		begun := time.Now()
 		fd := start(fmt.Sprint(dir, "/sess_other", i%50))
@@ -105,11 +109,17 @@ func others(dir string) {
 			fail("pwrite", err)
 		}
 		unix.Close(fd)
-		fmt.Println("took", time.Since(begun).Nanoseconds())
+		took = append(took, time.Since(begun))
+		if i == 0 {
+			fmt.Println("begun")
+		}
 		select {
 		case <-end:
+			for _, d := range took {
+				fmt.Println("took", d.Nanoseconds())
+			}
 			os.Exit(0)
-		default:
+		case <-time.After(othersPause):
 		}
 	}
 }
@@ -134,7 +144,7 @@ func latencies(t *testing.T, h *testkit.Host, f func()) (median time.Duration, n
 	cmd := helperCommand(t, verbOthers, h.Dir)
 	cmd.Stdin = in
 	p := testkit.StartCmd(t, cmd)
-	testkit.Until(t, time.Minute, "other sessions are used", func() bool { return strings.Contains(p.Output(), "took") })
+	testkit.Until(t, time.Minute, "other sessions are used", func() bool { return strings.Contains(p.Output(), "begun") })
 	f()
 	end.Close()
 	if err := p.Wait(t, time.Minute); err != nil {
