@@ -102,6 +102,9 @@ func (t *taking) run() (*sessfs.Session, bool, error) {
 
 // remember keeps what was read under the lock for the next time.
 func (t *taking) remember(v *sessfs.Session) {
+	if !t.c.cache.wants(t.id, len(v.Data)) {
+		return
+	}
 	if b, _ := best(t.list()); b != nil && b.rec.version == v.Version {
 		k := cached{rec: b.rec, data: v.Data, copies: refOf(v).copies, parts: t.parts}
 		if b.kept != nil && k.parts == nil {

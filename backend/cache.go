@@ -113,6 +113,22 @@ func (c *cache) find(id sessfs.ID) *cached {
 	return nil
 }
 
+// wants tells whether a session of a size is worth keeping, and forgets one that is not any more.
+func (c *cache) wants(id sessfs.ID, size int) bool {
+	if int64(size) >= c.above.Load() {
+		return true
+	}
+	c.drop(id)
+	return false
+}
+
+// drop forgets a session.
+func (c *cache) drop(id sessfs.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(c.entries[id])
+}
+
 // saw notes what was read under the lock.
 func (c *cache) saw(k cached) { c.note(k, false) }
 
@@ -123,17 +139,12 @@ func (c *cache) note(k cached, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[k.rec.id]
-	switch {
-	case int64(len(k.data)) < c.above.Load():
-		c.remove(e)
-		return
-	case e == nil:
+	if e == nil {
 		e = c.order.PushFront(&cacheItem{id: k.rec.id})
 		c.entries[k.rec.id] = e
 		c.bytes += cacheEntry
-	default:
-		c.order.MoveToFront(e)
 	}
+	c.order.MoveToFront(e)
 	it := e.Value.(*cacheItem)
 	switch {
 	case own:

@@ -11,6 +11,7 @@ import (
 // Destroy implements sessfs.Backend. It takes no lock, so it insists until every member has the tombstone, or something
 // that was built on it.
 func (c *Cluster) Destroy(ctx context.Context, id sessfs.ID) (bool, *sessfs.Holder, error) {
+	c.cache.drop(id)
 	o := c.operation(id)
 	var tomb *found
 	own, existed := false, false

@@ -193,7 +193,7 @@ func (m *commit) done() *sessfs.Session {
 			m.c.dropOlder(s, m.place, m.rec.version)
 		}
 	}
-	if m.hold != nil {
+	if m.c.cache.wants(m.id, len(m.data)) {
 		rec := m.rec
 		if rec.chunkSize == 0 {
 			rec.data = m.data
