@@ -78,7 +78,7 @@ func (c *Cluster) SetSeal(o *Seal) error {
 
 // setSeal checks the keys and takes them.
 func (c *Cluster) setSeal(o *Seal) error {
-	defer c.cache.forget(time.Now()) // what the old keys opened
+	defer func() { c.cache.forget(time.Now()) }() // what the old keys opened
 	if o == nil {
 		c.seal.Store(nil)
 		return nil
