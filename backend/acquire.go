@@ -150,7 +150,9 @@ func (t *taking) askSet() error {
 	}
 	set, err := ask(&t.operation,
 		func(s *server) bool { m := find(s); return m != nil && m.answered },
-		func(s *server) func() (locked, error) { return s.beginLock(t.place, t.hold.value, t.exptime, t.step()) },
+		func(s *server) func() (locked, error) {
+			return s.beginLock(t.c.cache.ask(t.id, s), t.place, t.hold.value, t.exptime, t.step())
+		},
 		func(s *server, l locked, err error) bool {
 			m := find(s)
 			if m == nil {
@@ -160,6 +162,10 @@ func (t *taking) askSet() error {
 			if err != nil {
 				m.s, m.won = s, true // it may have been got
 				t.failed(s, err)
+				return false
+			}
+			if l.changed { // it is asked again, for the value
+				*m = asked{found: found{s: s}, won: ownLock(l.lock, t.hold.token)}
 				return false
 			}
 			*m = asked{found: t.found(s, l.data, l.epoch), answered: true, won: ownLock(l.lock, t.hold.token), lock: seen{l.epoch, l.lock.cas}}

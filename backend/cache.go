@@ -136,6 +136,10 @@ func (c *cache) saw(k cached) { c.note(k, false) }
 func (c *cache) stored(k cached) { c.note(k, true) }
 
 func (c *cache) note(k cached, own bool) {
+	askable := slices.ContainsFunc(k.copies, func(at copied) bool {
+		_, meta := at.s.connected().(metaWire)
+		return meta && at.cas != 0
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[k.rec.id]
@@ -155,7 +159,7 @@ func (c *cache) note(k cached, own bool) {
 	}
 	it.version, it.used = k.rec.version, time.Now()
 	c.keep(it, nil)
-	if it.same == cacheTrust && int64(cap(k.data)) <= c.most.Load()/2 {
+	if askable && it.same == cacheTrust && int64(cap(k.data)) <= c.most.Load()/2 {
 		c.keep(it, &k)
 	}
 	c.shrink()
@@ -163,7 +167,7 @@ func (c *cache) note(k cached, own bool) {
 
 // limit changes how much is kept.
 func (c *cache) limit(bytes int64) {
-	c.most.Store(bytes)
+	c.most.Store(max(bytes, 0))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shrink()
@@ -228,7 +232,7 @@ type Cache struct {
 	Sessions int    `json:"sessions"` // that are known
 	Bytes    int64  `json:"bytes"`    // of memory
 	Current  uint64 `json:"current"`  // answers by which the session in memory is the last one, since the start
-	Changed  uint64 `json:"changed"`  // answers by which somebody else has stored it: one more round trip each
+	Changed  uint64 `json:"changed"`  // answers by which it is not
 }
 
 // Cache returns the figures.

@@ -99,7 +99,7 @@ func (w *classic) lock(p place, value string, exptime int64, deadline time.Time)
 	if err != nil {
 		return locked{}, err
 	}
-	return locked{items[0], items[1], epoch}, nil
+	return locked{items[0], items[1], false, epoch}, nil
 }
 
 func (w *classic) store(p place, st storing, deadline time.Time) (stored, error) {

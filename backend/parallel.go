@@ -8,10 +8,11 @@ import (
 // An operation asks all members of its set at once. On connections that stand it sends to each and then waits for each,
 // without a goroutine; a server that must be connected first, and one with the classic commands, gets one.
 
-// beginLock begins wire.lock; what it returns waits for the answer.
-func (s *server) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
+// beginLock begins wire.lock; what it returns waits for the answer. known is what the host keeps of the session: it may turn
+// out to have changed. Nil: nothing.
+func (s *server) beginLock(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	if w, ok := s.connected().(metaWire); ok {
-		return w.beginLock(p, value, exptime, deadline)
+		return w.beginLockKnowing(known, p, value, exptime, deadline)
 	}
 	return background(func() (locked, error) {
 		w, err := s.wire(deadline)

@@ -126,7 +126,7 @@ func (o *operation) putLock(h *hold, servers []*server, lease time.Duration) []*
 		n := 0
 		for i, s := range servers {
 			if waits[i] = nil; (results[i] == nil || !ownLock(results[i].lock, h.token)) && !slices.Contains(o.out, s) {
-				waits[i] = s.beginLock(o.place, h.value, leaseSeconds(lease), o.step())
+				waits[i] = s.beginLock(nil, o.place, h.value, leaseSeconds(lease), o.step())
 				n++
 			}
 		}

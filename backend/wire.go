@@ -40,6 +40,7 @@ type wire interface {
 // locked is what was read with an attempt to get a lock.
 type locked struct {
 	lock, data item
+	changed    bool // what was kept is not current, and the value of data was not asked for
 	epoch      uint64
 }
 
@@ -91,10 +92,11 @@ type metaWire struct{ s *server }
 
 // beginLock sends what lock asks. What it returns waits for the answer.
 func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
-	return w.beginLockKnowing(w.s.cl.cache.ask(p.id, w.s), p, value, exptime, deadline)
+	return w.beginLockKnowing(nil, p, value, exptime, deadline)
 }
 
-// beginLockKnowing asks whether what the host keeps of the session is current; nil: it keeps nothing.
+// beginLockKnowing asks whether what the host keeps of the session is current; nil: it keeps nothing. Where it is not, the answer
+// has no record.
 func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
@@ -124,7 +126,7 @@ func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime
 				return locked{}, w.s.refused(r.words)
 			}
 		}
-		l := locked{b.replies[1].item, b.replies[2].item, epoch}
+		l := locked{lock: b.replies[1].item, data: b.replies[2].item, epoch: epoch}
 		current := known != nil && known.is(w.s, epoch, b.replies[2:])
 		b.free()
 		switch cache := &w.s.cl.cache; {
@@ -135,9 +137,7 @@ func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime
 		default:
 			cache.changed.Add(1)
 			cache.distrust(p.id)
-			if len(parts) == 0 {
-				return w.beginLockKnowing(nil, p, value, exptime, deadline)()
-			}
+			l.changed = len(parts) == 0
 		}
 		return l, nil
 	}
