@@ -121,6 +121,18 @@ func (m *Memcached) Command(format string, args ...any) string {
 	return string(b[:n])
 }
 
+// Stat is one of the server's figures.
+func (m *Memcached) Stat(name string) int {
+	m.t.Helper()
+	_, rest, _ := strings.Cut(m.Command("stats"), "STAT "+name+" ")
+	word, _, _ := strings.Cut(rest, "\r\n")
+	n, err := strconv.Atoi(word)
+	if err != nil {
+		m.t.Fatalf("memcached says nothing of %s: %v", name, err)
+	}
+	return n
+}
+
 // Dump is the answer of `lru_crawler metadump hash`, the one that misses nothing.
 func (m *Memcached) Dump() string {
 	m.t.Helper()

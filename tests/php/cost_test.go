@@ -98,3 +98,29 @@ func TestCostOfANewSession(t *testing.T) {
 		t.Errorf("%d round trips were waited for in 100 new sessions", trips)
 	}
 }
+
+// large are requests with one session of a size, that count and check what the ones before have left.
+const large = `$size = (int)$argv[2]; for ($i = 0; $i < (int)$argv[3]; $i++) {
+	session_id($argv[1]); session_start() or exit("no session");
+	$n = $_SESSION['n'] ?? 0; if ($n && $_SESSION['pad'] !== str_repeat(chr(97 + $n % 26), $size)) exit("what is read after $n is not what was stored");
+	if ($n < (int)$argv[4]) exit("$n is old");
+	$_SESSION = ['n' => $n + 1, 'pad' => str_repeat(chr(97 + ($n + 1) % 26), $size)]; session_write_close() or exit("not written"); } echo 'ok';`
+
+// A large session that comes back to a host is not sent by the server again, and waits for no round trip more than others; one
+// in parts for one more, in which they are stored.
+func TestCostOfALargeSession(t *testing.T) {
+	for size, trips := range map[int]int{100_000: 2, 1_500_000: 3} {
+		a, b, m := pair(t, "")
+		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "5", "0"), "ok")
+		before, sent := count(t, a), m.Stat("bytes_written")
+		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "20", "5"), "ok")
+		if n := count(t, a).RoundTrips - before.RoundTrips; n < 20*trips-2 || n > 20*trips+2 { // see above
+			t.Errorf("%d bytes: %d round trips were waited for in 20 requests", size, n)
+		}
+		if n := m.Stat("bytes_written") - sent; n > 20*10_000 {
+			t.Errorf("%d bytes: the server sent %d in 20 requests", size, n)
+		}
+		want(t, testkit.PHP(t, b, large, "large", fmt.Sprint(size), "3", "25"), "ok")
+		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "3", "28"), "ok")
+	}
+}
