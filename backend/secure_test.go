@@ -43,6 +43,7 @@ func TestConformanceTLS(t *testing.T) {
 			v := testkit.NewSafe(t)
 			backendtest.Run(t, func(t *testing.T, lifetime time.Duration) sessfs.Backend {
 				o := secureOptions(t, v, 2)
+				o.Timeout = 15 * time.Second // megabytes under the race detector, by many at once
 				if o.Lifetime, o.ForceClassic = lifetime, classic; !classic {
 					o.Replicas = 2
 				}

@@ -262,20 +262,21 @@ func (w metaWire) set(conn int, items []keyValue, exptime int64, deadline time.T
 	b := newBatch()
 	b.repeat = true
 	for _, kv := range items {
-		key := w.s.key(kv.key)
-		b.store("set", key, 0, exptime, 0, nil, kv.value)
-		b.get(key, "c")
+		b.store("set", w.s.key(kv.key), 0, exptime, 0, nil, kv.value)
+	}
+	for _, kv := range items {
+		b.get(w.s.key(kv.key), "c")
 	}
 	epoch, err := w.s.exchange(b, conn, 0, deadline)
 	if err != nil {
 		return stored{}, err
 	}
 	out := stored{code: codeStored, parts: make([]uint64, 0, len(items)), epoch: epoch}
-	for i := 0; i < len(b.replies); i += 2 {
-		if r := b.replies[i]; r.code != codeStored {
+	for i, r := range b.replies[:len(items)] {
+		if r.code != codeStored {
 			return stored{code: r.code, words: r.words, epoch: epoch}, nil
 		}
-		out.parts = append(out.parts, b.replies[i+1].item.cas)
+		out.parts = append(out.parts, b.replies[len(items)+i].item.cas)
 	}
 	return out, nil
 }

@@ -123,10 +123,10 @@ while (!file_exists($stop)) {
     $d = mt_rand(0, 99);
     if ($how === 'mortal') [$any, $d] = [$mortal, [50, 50, 50, 50, 80, 90, 90, 94, 96, 96][mt_rand(0, 9)]];
     switch (true) {
-        case $d < 38: increment($counter, mt_rand(10, 3000)); break;
-        case $d < 54: increment($mortal, mt_rand(10, 3000)); break;
+        case $d < 39: increment($counter, mt_rand(10, 3000)); break;
+        case $d < 56: increment($mortal, mt_rand(10, 3000)); break;
         // Large ones come back to the same host mostly: workers are dealt out to the hosts in turn, of which there are three.
-        case $d < 62: increment('l' . (mt_rand(0, 7) ? $worker % 3 : mt_rand(0, 2)) . "-$minute", [20000, 20000, 20000, 200000, 200000, 2000000][mt_rand(0, 5)]); break;
+        case $d < 62: increment('l' . (mt_rand(0, 7) ? $worker % 3 : mt_rand(0, 2)) . "-$minute", [20000, 20000, 20000, 20000, 200000, 200000, 200000, 2000000][mt_rand(0, 7)]); break;
         case $d < 68: increment($own[] = "n$worker-$seq", mt_rand(10, 3000)); break;
         case $d < 74: if ($own) increment($own[mt_rand(0, count($own) - 1)], mt_rand(10, 3000)); break;
         case $d < 84: start('read', $any, ['read_and_close' => true]); break;
