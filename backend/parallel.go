@@ -12,7 +12,7 @@ import (
 // out to have changed. Nil: nothing.
 func (s *server) beginLock(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	if w, ok := s.connected().(metaWire); ok {
-		return w.beginLockKnowing(known, p, value, exptime, deadline)
+		return w.beginLock(known, p, value, exptime, deadline)
 	}
 	return background(func() (locked, error) {
 		w, err := s.wire(deadline)

@@ -90,14 +90,9 @@ func (s *server) refused(words string) error {
 
 type metaWire struct{ s *server }
 
-// beginLock sends what lock asks. What it returns waits for the answer.
-func (w metaWire) beginLock(p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
-	return w.beginLockKnowing(nil, p, value, exptime, deadline)
-}
-
-// beginLockKnowing asks whether what the host keeps of the session is current; nil: it keeps nothing. Where it is not, the answer
-// has no record.
-func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
+// beginLock sends what lock asks. What it returns waits for the answer. known is what the host keeps of the session, nil: nothing;
+// where that is not current, the answer has no record.
+func (w metaWire) beginLock(known *cached, p place, value string, exptime int64, deadline time.Time) func() (locked, error) {
 	b := newBatch()
 	b.repeat = true // adding twice finds one's own
 	lock := w.s.key(p.lock)
@@ -144,7 +139,7 @@ func (w metaWire) beginLockKnowing(known *cached, p place, value string, exptime
 }
 
 func (w metaWire) lock(p place, value string, exptime int64, deadline time.Time) (locked, error) {
-	return w.beginLock(p, value, exptime, deadline)()
+	return w.beginLock(nil, p, value, exptime, deadline)()
 }
 
 // beginGet sends what get asks.
