@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,7 +18,10 @@ import (
 	"sessfs/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "6") // those that run beside others mostly wait: for the end of leases, of sessions, of timeouts
+	goleak.VerifyTestMain(m)
+}
 
 // memcached is a real server on a unix socket, which it keeps over stop and start.
 type memcached struct {

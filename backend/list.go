@@ -22,7 +22,8 @@ import (
 // The dump walks the LRU lists, and misses items that the server uses or moves among them meanwhile: one in twenty of
 // those that were stored or read a moment ago, one in a thousand of these twice in succession (1.6.18). So it is read
 // again, with a pause, until it has shown nothing new twice. The other way to dump, by the hash table, misses nothing
-// but keeps its locks while the reader is slow, and with them the server.
+// but keeps its locks while the reader is slow, and with them the server: only a server with so few items that their
+// lines find room between the two is asked for that.
 const (
 	listKeys    = 200      // keys that are fetched together
 	listBytes   = 4 << 20  // bytes of records that are fetched together, but for a single one that is larger
@@ -35,6 +36,7 @@ const (
 	listPause   = 2 * time.Millisecond
 	listWait    = 600 * time.Millisecond // the pause where none may be missed
 	listBusy    = 100 * time.Millisecond
+	listFew     = 300 // items whose lines need not wait for their reader: 110 to 350 bytes each
 
 	dumpSlack = 1 << 18 // keys that a dump may show beyond twice the items that the server said it has
 	dumpMost  = 1 << 26 // keys of a dump, whatever it says
@@ -164,7 +166,7 @@ func (s *server) listItems(ctx context.Context, pause time.Duration, dumps int, 
 			if quiet++; len(d.seen) > before {
 				quiet = 0
 			}
-			if dumpErr != nil || quiet == listQuiet || len(d.seen) >= listSeen {
+			if dumpErr != nil || d.whole || quiet == listQuiet || len(d.seen) >= listSeen {
 				return
 			}
 			select {
@@ -219,6 +221,9 @@ type dumper struct {
 	s    *server
 	seed maphash.Seed
 	seen map[uint64]struct{} // hashes of keys; a key that is taken for another's shows in the next listing
+
+	whole  bool // the last dump has missed nothing
+	noHash bool // the server cannot dump by its hash table
 }
 
 // isNew notes a key.
@@ -275,8 +280,13 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 	if err != nil {
 		return false, s.fail(err)
 	}
-	most := int(min(2*min(number(figures, "curr_items"), dumpMost)+dumpSlack, dumpMost))
-	if err := p.send("lru_crawler metadump all\r\n"); err != nil {
+	items := number(figures, "curr_items")
+	most := int(min(2*min(items, dumpMost)+dumpSlack, dumpMost))
+	what := "all"
+	if items <= listFew && !d.noHash {
+		what = "hash"
+	}
+	if err := p.send("lru_crawler metadump %s\r\n", what); err != nil {
 		return false, s.fail(err)
 	}
 	p.r = bufio.NewReaderSize(p.r, 256<<10)
@@ -294,6 +304,7 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 			return ctx.Err()
 		}
 	}
+	keys := 0
 	for n := 0; ; n++ {
 		if n%1024 == 0 {
 			p.nc.SetDeadline(s.cl.deadline()) // of this stretch: a listing may take long, silence may not
@@ -309,11 +320,19 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 		case n > most:
 			return false, s.fail(fmt.Errorf("%w: a metadump without end: %d keys of %s items", errSurprise, n, figures["curr_items"]))
 		case strings.HasPrefix(l, "key="):
+			keys++
 		case l == "END":
+			if what == "hash" {
+				d.whole = keys > 0 || items == 0
+				d.noHash = !d.whole // a table that grows is not walked at all
+			}
 			return false, flush()
 		case l == "OK" && n == 0:
 			continue
 		case strings.HasPrefix(l, "BUSY") && n == 0:
+			return true, nil
+		case n == 0 && what == "hash": // before 1.6
+			d.noHash = true
 			return true, nil
 		case n == 0:
 			return false, fmt.Errorf("%s: %w: it refuses to list its keys (%.60q to lru_crawler metadump); use memcached with its crawler on (-o lru_crawler, the default)",
