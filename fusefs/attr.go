@@ -121,8 +121,30 @@ func (n *node) mayReuse(v view, out *fuse.AttrOut) {
 		out.Nlink = 0
 	case !n.reused || n.answered == v.base.Version:
 		out.SetTimeout(attrTimeout)
-		n.reused, n.answered = true, v.base.Version
+		n.reused, n.answered, n.truncator = true, v.base.Version, 0
 	}
+}
+
+// truncated notes that a truncation by a thread is answered with attributes that are not for reuse.
+func (fs *FS) truncated(h *handle, pid uint32) {
+	fs.mu.Lock()
+	h.node.truncator = pid
+	fs.mu.Unlock()
+}
+
+// writing notes that a thread writes: it has taken the answer to its truncation, with which the kernel has given up what
+// attributes it could reuse, and drops those that it asked for before and hears of later (attr_version in fs/fuse/inode.c).
+// So PHP's writes leave nothing that the next OPEN must make the kernel forget. Pages that the kernel writes on its own
+// are nobody's.
+func (fs *FS) writing(h *handle, in *fuse.WriteIn) {
+	if in.Pid == 0 || in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		return
+	}
+	fs.mu.Lock()
+	if n := h.node; n.truncator == in.Pid {
+		n.reused, n.truncator = false, 0
+	}
+	fs.mu.Unlock()
 }
 
 // forgetOld makes the kernel forget attributes of another version than v, which a process of this host has just read under

@@ -31,9 +31,12 @@ type coldNode struct {
 	lookups    uint32
 	entryUntil uint32 // in seconds; 0: none
 	life       uint16
-	length     uint8 // of the name; 0: in long
+	length     uint8 // of the name, 0: in long; and coldReused
 	name       [coldName]byte
 }
+
+// coldReused is the node's reused.
+const coldReused = 1 << 7
 
 // coldShrink: a map that has had no more nodes than this is never made anew.
 const coldShrink = 1024
@@ -64,6 +67,9 @@ func (c *coldNodes) put(n *node) {
 		g.long[n.ino] = n.id
 		g.bytes += len(n.id)
 	}
+	if n.reused {
+		x.length |= coldReused
+	}
 	g.nodes[n.ino] = x
 	g.peak = max(g.peak, len(g.nodes))
 }
@@ -75,8 +81,9 @@ func (c *coldNodes) take(ino uint64) *node {
 		return nil
 	}
 	n := &node{ino: ino, n: uint32(x.life), lookups: uint64(x.lookups), entryUntil: int64(x.entryUntil) * int64(time.Second),
-		reused: true, answered: unknownVersion}
-	if n.id = sessfs.ID(x.name[:x.length]); x.length == 0 {
+		reused: x.length&coldReused != 0, answered: unknownVersion}
+	length := x.length &^ coldReused
+	if n.id = sessfs.ID(x.name[:length]); length == 0 {
 		n.id = g.long[ino]
 	}
 	g.remove(ino)

@@ -69,6 +69,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	if err := h.err(claim); err != nil {
 		return 0, toErrno(err)
 	}
+	fs.writing(h, in)
 	f.storing.Lock()
 	defer f.storing.Unlock()
 	q := fs.request(in.Unique)

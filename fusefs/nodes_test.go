@@ -59,7 +59,7 @@ func TestColdNodes(t *testing.T) {
 	var want []node
 	for _, id := range []sessfs.ID{"s", "sess_" + sessfs.ID(strings.Repeat("x", 32)), "sess_" + sessfs.ID(strings.Repeat("x", 33)), long} {
 		n := nodes.of(id)
-		n.lookups, n.entryUntil = 7, 5e9
+		n.lookups, n.entryUntil, n.reused = 7, 5e9, id != "s"
 		want = append(want, *n)
 	}
 	open, h := nodes.of("open"), &handle{}
@@ -78,8 +78,8 @@ func TestColdNodes(t *testing.T) {
 		if n == nil || n.ino != w.ino || n.id != w.id || n.lookups != 7 || n.entryUntil != 5e9 || n != nodes.get(w.ino) || n != nodes.of(w.id) {
 			t.Errorf("%+v came back as %+v", w, n)
 		}
-		if !n.reused || n.answered != unknownVersion {
-			t.Errorf("%q came back as if the kernel had none of its attributes", w.id)
+		if n.reused != (w.id != "s") || n.answered != unknownVersion {
+			t.Errorf("%q came back with attributes for reuse: %v", w.id, n.reused)
 		}
 	}
 	if nodes.known("never seen") != nil {

@@ -119,6 +119,51 @@ func TestLockForgetsOldAttributes(t *testing.T) {
 	}
 }
 
+// What PHP does with a session leaves the kernel with nothing to forget at the next OPEN: the answer to the truncation is
+// not for reuse and takes the place of what was, and the thread that wrote had taken it. It is not so where somebody else
+// asked in between, or where another thread wrote.
+func TestNothingToForgetAfterAWrite(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		asks          uint32
+		writer, flags uint32
+		forget        bool
+	}{
+		{name: "a write", writer: 7},
+		{name: "asked in between", writer: 7, asks: 8, forget: true},
+		{name: "another thread's write", writer: 8, forget: true},
+		{name: "the kernel's own write", writer: 7, flags: fuse.WRITE_CACHE, forget: true},
+	} {
+		fs, _ := testFS(t)
+		forgotten := told(t, fs)
+		fh, node := create(t, fs, "sess_x", 7)
+		write(t, fs, fh, 7, "old")
+		if _, reused := stat(t, fs, node, 7); !reused {
+			t.Fatalf("%s: attributes of a session with its lease are not for reuse", c.name)
+		}
+		in := &fuse.SetAttrIn{}
+		in.InHeader, in.Valid, in.Fh = header(node, 7), fuse.FATTR_SIZE|fuse.FATTR_FH, fh
+		var out fuse.AttrOut
+		if st, ok := fs.truncateAtOnce(in, &out); !ok || st != fuse.OK || out.AttrValid != 0 || out.AttrValidNsec != 0 {
+			t.Fatalf("%s: truncation: %v, %v, %+v", c.name, ok, st, out)
+		}
+		if c.asks != 0 {
+			stat(t, fs, node, c.asks)
+		}
+		w := &fuse.WriteIn{InHeader: header(node, c.writer), Fh: fh, Size: 3, WriteFlags: c.flags}
+		if _, st := fs.Write(nil, w, []byte("new")); st != fuse.OK {
+			t.Fatalf("%s: %v", c.name, st)
+		}
+		release(fs, fh)
+		if _, st := open(t, fs, node, 9); st != fuse.OK {
+			t.Fatalf("%s: %v", c.name, st)
+		}
+		if told := forgotten() != nil; told != c.forget {
+			t.Errorf("%s: told to forget: %v", c.name, told)
+		}
+	}
+}
+
 // Answers of another version than the kernel may have are not for reuse until it was told to forget that: the process that
 // asked for them may get to run later than the one that has the lock. Nor are those of a node that has two sessions.
 func TestOtherVersionsAreNotReused(t *testing.T) {

@@ -113,6 +113,7 @@ func (fs *FS) truncateAtOnce(in *fuse.SetAttrIn, out *fuse.AttrOut) (fuse.Status
 	v.attr.Mtime, v.attr.Ctime = img.mtime, img.mtime
 	v.attr.Mode &^= img.drop
 	f.mu.Unlock()
+	fs.truncated(h, in.Pid)
 	fs.fill(&out.Attr, h.node.ino, v.attr, 0)
 	return fuse.OK, true
 }
