@@ -13,6 +13,22 @@ import (
 	"time"
 )
 
+// What tests have PHP do with the session that the first argument names: start begins, write stores the second argument
+// and prints "ok", read prints it again, or "-".
+const (
+	PHPStart = `session_id($argv[1]); session_start() or exit("no session"); `
+	PHPWrite = PHPStart + `$_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
+	PHPRead  = PHPStart + `echo $_SESSION['v'] ?? '-';`
+)
+
+// Want fails the test where a program printed something else, but for white space around it.
+func Want(t testing.TB, got, wanted string) {
+	t.Helper()
+	if got = strings.TrimSpace(got); got != wanted {
+		t.Fatalf("got\n%s\nnot\n%s", got, wanted)
+	}
+}
+
 // phpSettings: nothing of the machine's php.ini, sessions without cookies, errors on standard output.
 var phpSettings = []string{"-n", "-d", "session.use_cookies=0", "-d", "session.use_only_cookies=0", "-d", "session.cache_limiter=",
 	"-d", "display_errors=stdout", "-d", "html_errors=0", "-d", "error_reporting=-1", "-d", "session.gc_probability=0", "-d", "memory_limit=512M"}

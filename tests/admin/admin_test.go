@@ -19,17 +19,10 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
-	start = `session_id($argv[1]); session_start() or exit("no session"); `
-	write = start + `$_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
-	read  = start + `echo $_SESSION['v'] ?? '-';`
+	start = testkit.PHPStart
+	write = testkit.PHPWrite
+	read  = testkit.PHPRead
 )
-
-func want(t *testing.T, got, wanted string) {
-	t.Helper()
-	if strings.TrimSpace(got) != wanted {
-		t.Fatalf("got\n%s\nnot\n%s", strings.TrimSpace(got), wanted)
-	}
-}
 
 // mountsTable is /proc/mounts.
 func mountsTable() string {
@@ -69,12 +62,12 @@ func TestMountInTheBackground(t *testing.T) {
 	if line := h.Config + " " + h.Dir + " fuse.sessfs "; !strings.Contains(mountsTable(), line) {
 		t.Errorf("/proc/mounts has no %q:\n%s", line, mountsTable())
 	}
-	want(t, testkit.PHP(t, h, write, "bg", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "bg", "x"), "ok")
 	out, code := h.Sessfs("mount")
 	if code != 5 || !strings.Contains(out, "mounted already") {
 		t.Errorf("a second mount: exit %d: %s", code, out)
 	}
-	want(t, testkit.PHP(t, h, read, "bg"), "x")
+	testkit.Want(t, testkit.PHP(t, h, read, "bg"), "x")
 	testkit.MustRun(t, testkit.Binary(t), "umount", h.Dir)
 	testkit.Until(t, 10*time.Second, "the daemon ends when it is unmounted", func() bool { return syscall.Kill(pid, 0) != nil })
 }
@@ -88,8 +81,8 @@ func TestMountAlone(t *testing.T) {
 	}
 	testkit.MustRun(t, testkit.Binary(t), "mount", h.Dir)
 	background(t, h)
-	want(t, testkit.PHP(t, h, write, "alone", "x"), "ok")
-	want(t, testkit.PHP(t, h, read, "alone"), "x")
+	testkit.Want(t, testkit.PHP(t, h, write, "alone", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, read, "alone"), "x")
 }
 
 // An fstab line mounts with `mount DIR`, shows as fuse.sessfs, and unmounts with `umount DIR`.
@@ -104,13 +97,13 @@ func TestFstab(t *testing.T) {
 		}
 		if args[1] == fstab && args[2] == h.Dir {
 			pid := background(t, h)
-			want(t, testkit.PHP(t, h, write, "fs", "x"), "ok")
+			testkit.Want(t, testkit.PHP(t, h, write, "fs", "x"), "ok")
 			testkit.MustRun(t, "umount", h.Dir)
 			testkit.Until(t, 10*time.Second, "the daemon ends", func() bool { return syscall.Kill(pid, 0) != nil })
 		}
 	}
 	background(t, h)
-	want(t, testkit.PHP(t, h, read, "fs"), "x")
+	testkit.Want(t, testkit.PHP(t, h, read, "fs"), "x")
 	testkit.MustRun(t, "umount", h.Dir)
 }
 
@@ -171,7 +164,7 @@ func TestExitCodes(t *testing.T) {
 // A mount whose daemon was killed is found and replaced.
 func TestDeadMountIsReplaced(t *testing.T) {
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t)}})
-	want(t, testkit.PHP(t, h, write, "dead", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "dead", "x"), "ok")
 	h.Process().Kill()
 	if _, err := os.ReadDir(h.Dir); err == nil {
 		t.Fatal("the mount answers without its daemon")
@@ -196,14 +189,14 @@ func TestSIGTERM(t *testing.T) {
 		t.Errorf("the running request printed %s", p.Output())
 	}
 	h.Start()
-	want(t, testkit.PHP(t, h, read, "term"), "finished")
+	testkit.Want(t, testkit.PHP(t, h, read, "term"), "finished")
 }
 
 func TestLsShowRm(t *testing.T) {
 	m := testkit.StartMemcached(t)
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}})
-	want(t, testkit.PHP(t, h, write, "one", "first"), "ok")
-	want(t, testkit.PHP(t, h, write, "two", "second"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "one", "first"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "two", "second"), "ok")
 	out, code := h.Sessfs("ls")
 	if code != 0 || !strings.Contains(out, "sess_one") || !strings.Contains(out, "sess_two") {
 		t.Errorf("ls: exit %d\n%s", code, out)
@@ -213,7 +206,7 @@ func TestLsShowRm(t *testing.T) {
 		t.Errorf("show: exit %d\n%s", code, out)
 	}
 	out, _ = h.Sessfs("show", "--data", "sess_one")
-	want(t, out, `v|s:5:"first";`)
+	testkit.Want(t, out, `v|s:5:"first";`)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; sleep(60);`, "one")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(p.Output(), "held") })
 	if out, _ = h.Sessfs("show", "sess_one"); !strings.Contains(out, fmt.Sprintf("held by pid %d", p.PID())) {
@@ -236,7 +229,7 @@ func TestLsShowRm(t *testing.T) {
 	if out, code = h.Sessfs("show", "sess_two"); code != 1 || !strings.Contains(out, "destroyed") {
 		t.Errorf("show of a destroyed session: exit %d: %s", code, out)
 	}
-	want(t, testkit.PHP(t, h, read, "two"), "-")
+	testkit.Want(t, testkit.PHP(t, h, read, "two"), "-")
 	// The socket is root's.
 	cmd := exec.Command(testkit.Binary(t), "ls", "--config", h.Config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 2001, Gid: 2001}}
@@ -261,7 +254,7 @@ func TestReload(t *testing.T) {
 	c.More = "session: {max_size: lots}\n"
 	h.Configure(c)
 	logged(t, h, "the old one goes on")
-	want(t, testkit.PHP(t, h, write, "small", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "small", "x"), "ok")
 	c.More = "log: {format: json}\n"
 	h.Configure(c)
 	h.Process().Signal(syscall.SIGHUP)

@@ -33,7 +33,7 @@ func TestCleaners(t *testing.T) {
 	for name, clean := range map[string]func(){
 		"gc": func() {
 			out := testkit.PHPWith(t, h, []string{"session.gc_maxlifetime=3600"}, `session_id('collector'); session_start(); echo session_gc(); session_destroy();`)
-			want(t, out, fmt.Sprint(expired))
+			testkit.Want(t, out, fmt.Sprint(expired))
 		},
 		"cleaner": func() { // the line of Debian's sessionclean
 			testkit.MustRun(t, "find", "-O3", h.Dir+"/", "-ignore_readdir_race", "-depth", "-mindepth", "1", "-name", "sess_*", "-type", "f", "-cmin", "+60", "-delete")
@@ -78,8 +78,8 @@ func TestListingIsRefused(t *testing.T) {
 	servers := []*testkit.Memcached{testkit.StartMemcached(t)}
 	for mode, allowed := range map[string]bool{"1733": false, "1777": true, "0770": false} {
 		h := testkit.Mount(t, testkit.Conf{Servers: servers, More: fmt.Sprintf("directory: {mode: %q}\n", mode)})
-		want(t, testkit.PHP(t, h, write, "listed", "x"), "ok")
-		want(t, testkit.MustRun(t, "ls", h.Dir), "sess_listed")
+		testkit.Want(t, testkit.PHP(t, h, write, "listed", "x"), "ok")
+		testkit.Want(t, testkit.MustRun(t, "ls", h.Dir), "sess_listed")
 		cmd := exec.Command("ls", h.Dir)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 2001, Gid: 2001}}
 		out, err := cmd.CombinedOutput()
@@ -94,7 +94,7 @@ func TestListingOfMany(t *testing.T) {
 	m := testkit.StartMemcached(t, "-m", "1024")
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: "session: {lifetime: 1d}\n"})
 	const sessions = 300000
-	want(t, testkit.PHP(t, h, write, "template", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "template", "x"), "ok")
 	fill(t, m, "many", sessions, func(int) time.Duration { return 0 })
 	before := resident(t, h)
 	out := testkit.MustRun(t, "sh", "-c", "ls -U "+h.Dir+" | wc -l")

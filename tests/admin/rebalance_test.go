@@ -30,7 +30,7 @@ func TestRebalance(t *testing.T) {
 	}
 	before, after := testkit.Conf{Servers: servers[:3]}, testkit.Conf{Servers: servers[1:]}
 	h, late := testkit.Mount(t, before), testkit.Mount(t, before)
-	want(t, testkit.PHP(t, h, writeMany), "ok")
+	testkit.Want(t, testkit.PHP(t, h, writeMany), "ok")
 
 	h.Configure(after)
 	logged(t, h, "keys=cache.servers")
@@ -76,11 +76,11 @@ func TestRebalance(t *testing.T) {
 	})
 
 	servers[0].Stop()
-	want(t, testkit.PHP(t, h, readMany), "500")
-	want(t, testkit.PHP(t, late, readMany), "500")
+	testkit.Want(t, testkit.PHP(t, h, readMany), "500")
+	testkit.Want(t, testkit.PHP(t, late, readMany), "500")
 	late.Configure(after)
 	logged(t, late, "keys=cache.servers")
-	want(t, testkit.PHP(t, late, readMany), "500")
+	testkit.Want(t, testkit.PHP(t, late, readMany), "500")
 }
 
 func TestRebalanceWithoutServers(t *testing.T) {

@@ -216,7 +216,7 @@ func TestTop(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the load: %s", hot.Output())
 	}
-	want(t, testkit.PHP(t, h, `for ($i = 0; $i < 20; $i++) { `+request+`}`, "warm"), "")
+	testkit.Want(t, testkit.PHP(t, h, `for ($i = 0; $i < 20; $i++) { `+request+`}`, "warm"), "")
 	const hold = start + `$_SESSION['v'] = 'x'; echo "held\n"; sleep(120);`
 	holds := func(h *testkit.Host, id string) *testkit.Process {
 		p := testkit.StartPHP(t, h, nil, hold, id)
@@ -339,7 +339,7 @@ func TestTopEnds(t *testing.T) {
 // Without a terminal there are plain snapshots.
 func TestTopInBatch(t *testing.T) {
 	h, other := testkit.Mount(t, testkit.Conf{}), testkit.Mount(t, testkit.Conf{})
-	want(t, testkit.PHP(t, h, write, "b", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "b", "x"), "ok")
 	for _, args := range [][]string{{}, {"--once"}, {"--batch", "3"}} {
 		out, code := testkit.Run(t, testkit.Binary(t), append([]string{"top", "--interval", "100ms", h.Dir}, args...)...)
 		n := max(1, len(args)*2-1)

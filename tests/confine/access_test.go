@@ -57,9 +57,9 @@ func TestAdminSocket(t *testing.T) {
 				h.Start()
 			}
 			socket := filepath.Join(filepath.Dir(h.Config), "admin.sock")
-			want(t, testkit.PHP(t, h, write, "a", "SECRET"), "ok")
+			testkit.Want(t, testkit.PHP(t, h, write, "a", "SECRET"), "ok")
 			for _, u := range tc.users {
-				want(t, testkit.PHP(t, h, write, "other", "x"), "ok")
+				testkit.Want(t, testkit.PHP(t, h, write, "other", "x"), "ok")
 				for _, request := range requests {
 					method, path, _ := strings.Cut(request, " ")
 					out, err := as(u, "curl", "-sS", "--max-time", "20", "-o", "-", "-w", " status=%{http_code}", "-X", method, "--unix-socket", socket, "http://sessfs"+path)
@@ -77,10 +77,10 @@ func TestAdminSocket(t *testing.T) {
 						t.Errorf("%s: sessfs %s: %v: %s", u.name, strings.Join(args, " "), err, out)
 					}
 					if args[0] == "rm" && may {
-						want(t, testkit.PHP(t, h, write, "a", "SECRET"), "ok")
+						testkit.Want(t, testkit.PHP(t, h, write, "a", "SECRET"), "ok")
 					}
 				}
-				want(t, testkit.PHP(t, h, read, "a"), "SECRET")
+				testkit.Want(t, testkit.PHP(t, h, read, "a"), "SECRET")
 			}
 			for name, mode := range map[string]os.FileMode{socket + ".keeper": 0o600, socket: map[bool]os.FileMode{true: 0o600, false: 0o666}[tc.more == ""]} {
 				if info, err := os.Stat(name); err != nil || info.Mode().Perm() != mode {

@@ -56,7 +56,7 @@ func listens(t *testing.T, pid int) (list []string) {
 func TestListensNowhere(t *testing.T) {
 	c := testkit.Conf{Servers: []*testkit.Memcached{testkit.StartMemcached(t), testkit.StartMemcached(t)}}
 	h := testkit.Mount(t, c)
-	want(t, testkit.PHP(t, h, write, "l", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "l", "x"), "ok")
 	socket := filepath.Join(filepath.Dir(h.Config), "admin.sock")
 	keeper := h.Process().Process.PID()
 	check := func(pid int, wanted ...string) {

@@ -17,17 +17,10 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
-	start = `session_id($argv[1]); session_start() or exit("no session"); `
-	write = start + `$_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
-	read  = start + `echo $_SESSION['v'] ?? '-';`
+	start = testkit.PHPStart
+	write = testkit.PHPWrite
+	read  = testkit.PHPRead
 )
-
-func want(t *testing.T, got, wanted string) {
-	t.Helper()
-	if strings.TrimSpace(got) != wanted {
-		t.Fatalf("got\n%s\nnot\n%s", strings.TrimSpace(got), wanted)
-	}
-}
 
 // mount is testkit.Mount with one server and more YAML.
 func mount(t *testing.T, more string) *testkit.Host {

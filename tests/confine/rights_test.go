@@ -61,9 +61,9 @@ func TestRights(t *testing.T) {
 	checkRights(t, h, "at first")
 	use := func(v string) {
 		t.Helper()
-		want(t, testkit.PHP(t, h, write, "r", v), "ok")
-		want(t, testkit.PHPAs(t, h, 2001, nil, write, "other", v), "ok")
-		want(t, testkit.PHP(t, h, read, "r"), v)
+		testkit.Want(t, testkit.PHP(t, h, write, "r", v), "ok")
+		testkit.Want(t, testkit.PHPAs(t, h, 2001, nil, write, "other", v), "ok")
+		testkit.Want(t, testkit.PHP(t, h, read, "r"), v)
 	}
 	use("1")
 	if out, code := testkit.Run(t, h.Binary, "upgrade", h.Dir); code != 0 {
@@ -118,8 +118,8 @@ func TestRightsForASocket(t *testing.T) {
 	testkit.Until(t, 10*time.Second, "memcached answers", func() bool { _, err := os.Stat(socket); return err == nil })
 	h := testkit.Mount(t, testkit.Conf{Cache: fmt.Sprintf("  servers: [\"unix:%s\"]\n  timeout: 4s\n", socket)})
 	checkRights(t, h, "with a socket", unix.CAP_DAC_OVERRIDE)
-	want(t, testkit.PHP(t, h, write, "s", "x"), "ok")
-	want(t, testkit.PHP(t, h, read, "s"), "x")
+	testkit.Want(t, testkit.PHP(t, h, write, "s", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, read, "s"), "x")
 }
 
 // In the background, and unmounted by umount(8) and by the command.
@@ -132,7 +132,7 @@ func TestRightsInTheBackground(t *testing.T) {
 		if got := threads(t, s.PID); len(got) != 1 || !strings.HasSuffix(got[0], "NoNewPrivs=1 Seccomp=2") {
 			t.Errorf("the daemon has %s", got)
 		}
-		want(t, testkit.PHP(t, h, write, "b", "x"), "ok")
+		testkit.Want(t, testkit.PHP(t, h, write, "b", "x"), "ok")
 		testkit.MustRun(t, umount[0], append(umount[1:], h.Dir)...)
 		testkit.Until(t, 10*time.Second, "the daemon ends", func() bool { return unix.Kill(s.PID, 0) != nil })
 	}

@@ -15,7 +15,7 @@ func TestUnmountedByForce(t *testing.T) {
 	m := testkit.StartMemcached(t)
 	c := testkit.Conf{Servers: []*testkit.Memcached{m}}
 	a, b := testkit.Mount(t, c), testkit.Mount(t, c)
-	want(t, testkit.PHP(t, a, write, "forced", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "forced", "x"), "ok")
 	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; sleep(60);`, "forced")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
 	waiter := testkit.StartPHP(t, a, nil, `echo "waiting\n"; `+start, "forced")
@@ -30,7 +30,7 @@ func TestUnmountedByForce(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Errorf("the daemon is still there 20 s after its mount was aborted:\n%s", a.Log())
 	}
-	want(t, testkit.PHP(t, b, read, "forced"), "x")
+	testkit.Want(t, testkit.PHP(t, b, read, "forced"), "x")
 	holder.Signal(syscall.SIGKILL)
 	waiter.Signal(syscall.SIGKILL)
 	a.Crash()
@@ -40,7 +40,7 @@ func TestUnmountedByForce(t *testing.T) {
 // daemon to talk about it all the time.
 func TestSignalInARequest(t *testing.T) {
 	h, m := one(t, "", "  timeout: 3s\n")
-	want(t, testkit.PHP(t, h, write, "signal", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "signal", "x"), "ok")
 	m.Process().Freeze(t)
 	p := testkit.StartPHP(t, h, nil, `echo "begin\n"; `+start, "signal")
 	testkit.Until(t, 10*time.Second, "it begins", func() bool { return strings.Contains(p.Output(), "begin") })

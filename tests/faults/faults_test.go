@@ -17,22 +17,15 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
-	start = `session_id($argv[1]); session_start() or exit("no session"); `
-	write = start + `$_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
-	read  = start + `echo $_SESSION['v'] ?? '-';`
+	start = testkit.PHPStart
+	write = testkit.PHPWrite
+	read  = testkit.PHPRead
 )
 
 func one(t *testing.T, more, cache string) (*testkit.Host, *testkit.Memcached) {
 	t.Helper()
 	m := testkit.StartMemcached(t)
 	return testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: more, Cache: cache}), m
-}
-
-func want(t *testing.T, got, wanted string) {
-	t.Helper()
-	if strings.TrimSpace(got) != wanted {
-		t.Fatalf("PHP printed\n%s\nnot\n%s", strings.TrimSpace(got), wanted)
-	}
 }
 
 // memcached stopped: every session_start fails with PHP's warning within twice the timeout, 20 at once; an id lately
@@ -43,7 +36,7 @@ func testServerStopped(t *testing.T, k testkit.Keep) {
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
 			h, m := one(t, k.Lock(""), "  timeout: 2s\n  retry_interval: 3s\n")
-			want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
+			testkit.Want(t, testkit.PHP(t, h, write, "known", "x"), "ok")
 			if how == "killed" {
 				m.Stop()
 			} else {
@@ -86,7 +79,7 @@ func testServerStopped(t *testing.T, k testkit.Keep) {
 				t.Errorf("it took %v to work again with a retry_interval of 3 s", d)
 			}
 			if how == "hangs" {
-				want(t, testkit.PHP(t, h, read, "known"), "x")
+				testkit.Want(t, testkit.PHP(t, h, read, "known"), "x")
 			}
 		})
 	}
@@ -99,13 +92,13 @@ func TestServerRestarted(t *testing.T) { testkit.EachKeep(t, testServerRestarted
 func testServerRestarted(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock(""), "")
 	for i := range 3 {
-		want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "x"), "ok")
+		testkit.Want(t, testkit.PHP(t, h, write, fmt.Sprint("r", i), "x"), "ok")
 		m.Stop()
 		m.Start()
 		testkit.Until(t, 10*time.Second, "the restarted server is used", func() bool {
 			return testkit.PHP(t, h, write, fmt.Sprint("r", i), "y") == "ok"
 		})
-		want(t, testkit.PHP(t, h, read, fmt.Sprint("r", i)), "y")
+		testkit.Want(t, testkit.PHP(t, h, read, fmt.Sprint("r", i)), "y")
 	}
 }
 
@@ -114,7 +107,7 @@ func TestServerRestartedUnderALock(t *testing.T) { testkit.EachKeep(t, testServe
 
 func testServerRestartedUnderALock(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock(""), "")
-	want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "u", "old"), "ok")
 	restarted := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+restarted.PHP()+`$_SESSION['v'] = 'new'; session_write_close(); echo "end";`, "u")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(p.Output(), "held") })
@@ -143,11 +136,11 @@ func testKilledInTheMiddle(t *testing.T, k testkit.Keep) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := strings.ReplaceAll(name, " ", "-")
-			want(t, testkit.PHP(t, h, write, id, "old"), "ok")
+			testkit.Want(t, testkit.PHP(t, h, write, id, "old"), "ok")
 			p := testkit.StartPHP(t, h, nil, code, h.Path("sess_"+id))
 			testkit.Until(t, 10*time.Second, "it has begun", func() bool { return strings.Contains(p.Output(), "cut") })
 			p.Signal(syscall.SIGKILL)
-			want(t, testkit.PHP(t, h, read, id), "old")
+			testkit.Want(t, testkit.PHP(t, h, read, id), "old")
 		})
 	}
 }
@@ -159,7 +152,7 @@ func testKilledWhileWriting(t *testing.T, k testkit.Keep) {
 	h, _ := one(t, k.Lock(""), "")
 	for i := range 12 {
 		id := fmt.Sprint("kw", i)
-		want(t, testkit.PHP(t, h, write, id, "old"), "ok")
+		testkit.Want(t, testkit.PHP(t, h, write, id, "old"), "ok")
 		p := testkit.StartPHP(t, h, nil, start+`$_SESSION['v'] = str_repeat('n', 5000000); echo "begin\n"; session_write_close(); echo "end\n"; sleep(60);`, id)
 		testkit.Until(t, 20*time.Second, "it has begun", func() bool { return strings.Contains(p.Output(), "begin") })
 		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
@@ -177,8 +170,8 @@ func TestDamagedRecords(t *testing.T) { testkit.EachKeep(t, testDamagedRecords) 
 
 func testDamagedRecords(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock(""), "")
-	want(t, testkit.PHP(t, h, write, "good", "mine"), "ok")
-	want(t, testkit.PHP(t, h, write, "other", "foreign"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "good", "mine"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "other", "foreign"), "ok")
 	good, other := get(t, m, "sessfs:sess_good"), get(t, m, "sessfs:sess_other")
 	damages := map[string]string{"foreign": other, "text": "hello", "none": "", "doubled": good + good}
 	for _, n := range []int{1, 10, len(good) / 2, len(good) - 1} {
@@ -203,13 +196,13 @@ func testDamagedRecords(t *testing.T, k testkit.Keep) {
 		t.Errorf("for each of %d damages the log should name server and hash, and no id:\n%s", len(damages), log)
 	}
 	set(t, m, "sessfs:sess_good", good)
-	want(t, testkit.PHP(t, h, read, "good"), "mine")
+	testkit.Want(t, testkit.PHP(t, h, read, "good"), "mine")
 	// One that is damaged can be taken away.
 	set(t, m, "sessfs:sess_good", "garbage")
 	if out, code := h.Sessfs("rm", "sess_good"); code != 0 {
 		t.Errorf("rm of a damaged session: exit %d: %s", code, out)
 	}
-	want(t, testkit.PHP(t, h, read, "good"), "-")
+	testkit.Want(t, testkit.PHP(t, h, read, "good"), "-")
 }
 
 func get(t *testing.T, m *testkit.Memcached, key string) string {
@@ -252,8 +245,8 @@ func TestWorkerEndsWithoutClosing(t *testing.T) { testkit.EachKeep(t, testWorker
 
 func testWorkerEndsWithoutClosing(t *testing.T, k testkit.Keep) {
 	h, _ := one(t, k.Lock(""), "")
-	want(t, testkit.PHP(t, h, write, "exit", "old"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "exit", "old"), "ok")
 	p := testkit.StartPHP(t, h, nil, start+`$_SESSION['v'] = 'new'; exec('kill -9 '.getmypid()); sleep(60);`, "exit")
 	p.Wait(t, 10*time.Second)
-	want(t, testkit.PHP(t, h, read, "exit"), "old")
+	testkit.Want(t, testkit.PHP(t, h, read, "exit"), "old")
 }

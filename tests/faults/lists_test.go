@@ -14,10 +14,10 @@ import (
 func TestServersChangeUnderLoad(t *testing.T) { testkit.EachKeep(t, testServersChangeUnderLoad) }
 
 func testServersChangeUnderLoad(t *testing.T, k testkit.Keep) {
-	const sessions, processes, times = 40, 8, 30
+	const sessions, processes = 40, 8
 	g := newGroup(t, 3, 2, k.Lock(""))
 	g.all(g.hosts[0], 200, true)
-	acknowledged, present := g.count(processes, sessions, times, func() {
+	tried, acknowledged, present := g.count(processes, sessions, func() {
 		time.Sleep(time.Second)
 		g.servers = append(g.servers, testkit.StartMemcached(t))
 		next := g.conf(g.servers[1:], k.Lock(""))
@@ -33,11 +33,11 @@ func testServersChangeUnderLoad(t *testing.T, k testkit.Keep) {
 		time.Sleep(2 * time.Second)
 		g.hosts[1].Configure(next)
 		testkit.Until(t, 10*time.Second, "the second host has the new list", func() bool { return status(t, g.hosts[1]).Copies.Lists == 2 })
+		time.Sleep(2 * time.Second)
 	})
-	exact(t, acknowledged, present, processes*times)
 	for i := range acknowledged {
-		if acknowledged[i] != processes*times {
-			t.Errorf("session %d: %d of %d increments were acknowledged, and no server failed", i, acknowledged[i], processes*times)
+		if acknowledged[i] != tried || present[i] != tried {
+			t.Errorf("session %d: of %d increments %d were acknowledged and %d are there, and no server failed", i, tried, acknowledged[i], present[i])
 		}
 	}
 	for i, h := range g.hosts {
@@ -55,6 +55,6 @@ func testServersChangeUnderLoad(t *testing.T, k testkit.Keep) {
 		}
 	}
 	for i := range sessions {
-		want(t, testkit.PHP(t, g.hosts[i%3], start+`echo $_SESSION['n'];`, fmt.Sprint("counter", i)), fmt.Sprint(present[i]))
+		testkit.Want(t, testkit.PHP(t, g.hosts[i%3], start+`echo $_SESSION['n'];`, fmt.Sprint("counter", i)), fmt.Sprint(present[i]))
 	}
 }

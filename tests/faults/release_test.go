@@ -15,7 +15,7 @@ func TestLostAtClose(t *testing.T) { testkit.EachKeep(t, testLostAtClose) }
 
 func testLostAtClose(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock("lease: 3s"), "  timeout: 500ms\n  retry_interval: 500ms\n")
-	want(t, testkit.PHP(t, h, write, "empty", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "empty", "x"), "ok")
 	frozen := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "empty")
 	testkit.Until(t, 10*time.Second, "the session is open", func() bool { return strings.Contains(p.Output(), "held") })
@@ -50,7 +50,7 @@ func TestRetriedAtClose(t *testing.T) { testkit.EachKeep(t, testRetriedAtClose) 
 
 func testRetriedAtClose(t *testing.T, k testkit.Keep) {
 	h, m := one(t, k.Lock(""), "  timeout: 300ms\n  retry_interval: 300ms\n")
-	want(t, testkit.PHP(t, h, write, "retry", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "retry", "x"), "ok")
 	frozen := testkit.NewGate(t)
 	p := testkit.StartPHP(t, h, nil, start+`echo "held\n"; `+frozen.PHP()+`$_SESSION = []; session_write_close(); echo 'end'; sleep(60);`, "retry")
 	testkit.Until(t, 10*time.Second, "the session is open", func() bool { return strings.Contains(p.Output(), "held") })

@@ -94,7 +94,7 @@ func TestDaemonsUnderLoad(t *testing.T) {
 		}
 	}
 	for id, n := range acknowledged {
-		want(t, testkit.PHP(t, b, start+`echo $_SESSION['n'];`, id), fmt.Sprint(n))
+		testkit.Want(t, testkit.PHP(t, b, start+`echo $_SESSION['n'];`, id), fmt.Sprint(n))
 	}
 	sort.Slice(uses, func(i, j int) bool { return uses[i].from < uses[j].from })
 	last := make(map[string]use)

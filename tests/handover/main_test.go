@@ -57,15 +57,8 @@ func kill(t *testing.T, h *testkit.Host) {
 }
 
 // want fails when PHP printed something else.
-func want(t *testing.T, got, wanted string) {
-	t.Helper()
-	if strings.TrimSpace(got) != wanted {
-		t.Fatalf("PHP printed\n%s\nnot\n%s", strings.TrimSpace(got), wanted)
-	}
-}
-
 const (
-	start = `session_id($argv[1]); session_start() or exit("no session"); `
-	write = start + `$_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
-	read  = start + `echo $_SESSION['v'] ?? '-';`
+	start = testkit.PHPStart
+	write = testkit.PHPWrite
+	read  = testkit.PHPRead
 )

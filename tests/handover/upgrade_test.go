@@ -27,13 +27,13 @@ func TestUpgrade(t *testing.T) {
 	h := testkit.NewHost(t, testkit.Conf{Servers: servers(t, 2)})
 	h.Binary = testkit.OwnBinary(t)
 	h.Start()
-	want(t, testkit.PHP(t, h, write, "u", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "u", "x"), "ok")
 	upgrade(t, h, 0, "has taken over")
 	testkit.CopyBinary(t, h.Binary, []byte("#!/bin/sh\necho this is broken >&2\nexit 7\n"))
 	upgrade(t, h, 1, "exit status 7")
 	testkit.CopyBinary(t, h.Binary, []byte("nothing that could be run"))
 	upgrade(t, h, 1, "exec format error")
-	want(t, testkit.PHP(t, h, read, "u"), "x")
+	testkit.Want(t, testkit.PHP(t, h, read, "u"), "x")
 	testkit.CopyBinary(t, h.Binary, nil)
 	upgrade(t, h, 0, "has taken over")
 	// Of a package that was removed the keeper still has the binary that it was started from.
@@ -41,14 +41,14 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	kill(t, h)
-	want(t, testkit.PHP(t, h, read, "u"), "x")
+	testkit.Want(t, testkit.PHP(t, h, read, "u"), "x")
 }
 
 // A configuration that is broken at that moment, or changed, is dealt with as in a reload.
 func TestConfigurationMeanwhile(t *testing.T) {
 	c := testkit.Conf{Servers: servers(t, 1), More: "session: {lifetime: 1h}\ndepth: 0\n"}
 	h := testkit.Mount(t, c)
-	want(t, testkit.PHP(t, h, write, "c", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "c", "x"), "ok")
 	good, err := os.ReadFile(h.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -56,12 +56,12 @@ func TestConfigurationMeanwhile(t *testing.T) {
 	testkit.WriteFile(t, h.Config, "%s", string(good)+"nonsense: 1\n")
 	upgrade(t, h, 3, "nonsense")
 	kill(t, h)
-	want(t, testkit.PHP(t, h, read, "c"), "x")
+	testkit.Want(t, testkit.PHP(t, h, read, "c"), "x")
 	testkit.Until(t, 10*time.Second, "it is said", func() bool { return strings.Contains(h.Log(), "the new configuration is not used") })
 	c.More = "session: {lifetime: 2h}\ndepth: 2\n"
 	h.Configure(c)
 	upgrade(t, h, 0, "has taken over")
-	want(t, testkit.PHP(t, h, read, "c"), "x") // at depth 0 still
+	testkit.Want(t, testkit.PHP(t, h, read, "c"), "x") // at depth 0 still
 	testkit.Until(t, 10*time.Second, "it is said", func() bool {
 		return strings.Contains(h.Log(), "these changes need a remount") && strings.Contains(h.Log(), "session.lifetime")
 	})
@@ -70,7 +70,7 @@ func TestConfigurationMeanwhile(t *testing.T) {
 // Without cache servers the sessions are in the daemon's memory: an upgrade hands them on, with their locks.
 func TestUpgradeWithoutServers(t *testing.T) {
 	h := testkit.Mount(t, testkit.Conf{})
-	want(t, testkit.PHP(t, h, write, "e", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, h, write, "e", "x"), "ok")
 	a, b := newActor(t, h.Path("sess_e")), newActor(t, h.Path("sess_e"))
 	a.do("open", "ok")
 	a.do("lock", "ok")

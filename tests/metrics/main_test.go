@@ -59,7 +59,7 @@ cache:
 func (s *site) socket() string { return filepath.Join(filepath.Dir(s.Config), "admin.sock") }
 
 const (
-	start = `session_id($argv[1]); session_start() or exit("no session"); `
+	start = testkit.PHPStart
 	// busy changes sessions until it is ended.
 	busy = `for ($i = 0;; $i++) { session_id("busy".($i % 20)); session_start() or exit("no session"); $_SESSION["v"] = $i; session_write_close() or exit("not written"); usleep(1000); }`
 	// hold has a session for a while.

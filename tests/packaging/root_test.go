@@ -253,8 +253,8 @@ func (r *root) tryPHP(code string, args ...string) (string, error) {
 }
 
 const (
-	write = `session_id($argv[1]); session_start() or exit("no session"); $_SESSION['v'] = $argv[2]; session_write_close() or exit("not written"); echo "ok";`
-	read  = `session_id($argv[1]); session_start() or exit("no session"); echo $_SESSION['v'] ?? '-';`
+	write = testkit.PHPWrite
+	read  = testkit.PHPRead
 )
 
 func want(t *testing.T, what, got, wanted string) {

@@ -42,11 +42,11 @@ func TestCostOfAWarmRequest(t *testing.T) {
 func costOfAWarmRequest(t *testing.T, k testkit.Keep, each int) {
 	a, b, _ := pair(t, k.Lock(""))
 	for _, h := range []*testkit.Host{a, b} { // the sessions exist, and both kernels know their names
-		want(t, testkit.PHP(t, h, requests, "cost", "10"), "ok")
+		testkit.Want(t, testkit.PHP(t, h, requests, "cost", "10"), "ok")
 	}
-	want(t, testkit.PHP(t, a, requests, "cost", "10"), "ok") // the last to use them
+	testkit.Want(t, testkit.PHP(t, a, requests, "cost", "10"), "ok") // the last to use them
 	before := count(t, a)
-	want(t, testkit.PHP(t, a, requests, "cost", fmt.Sprint(cycles)), "ok")
+	testkit.Want(t, testkit.PHP(t, a, requests, "cost", fmt.Sprint(cycles)), "ok")
 	after := count(t, a)
 	allowed := map[string]bool{"OPEN": true, "GETATTR": true, "SETLKW": true, "READ": true, "SETATTR": true, "WRITE": true, "RELEASE": true}
 	for op, n := range after.Files.Operations {
@@ -72,9 +72,9 @@ func costOfAWarmRequest(t *testing.T, k testkit.Keep, each int) {
 // A request that changes nothing only touches the session: as many round trips as one that does.
 func TestCostOfATouch(t *testing.T) {
 	a, _, _ := pair(t, "")
-	want(t, testkit.PHP(t, a, write, "touched", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "touched", "x"), "ok")
 	before := count(t, a)
-	want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("touched"); session_start(); session_write_close(); } echo 'ok';`), "ok")
+	testkit.Want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("touched"); session_start(); session_write_close(); } echo 'ok';`), "ok")
 	after := count(t, a)
 	if trips := after.RoundTrips - before.RoundTrips; trips > 2*100 {
 		t.Errorf("%d round trips were waited for in 100 requests", trips)
@@ -89,7 +89,7 @@ func TestCostOfATouch(t *testing.T) {
 func TestCostOfANewSession(t *testing.T) {
 	a, _, _ := pair(t, "")
 	before := count(t, a)
-	want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("new$i"); session_start(); $_SESSION['v'] = $i; session_write_close(); } echo 'ok';`), "ok")
+	testkit.Want(t, testkit.PHP(t, a, `for ($i = 0; $i < 100; $i++) { session_id("new$i"); session_start(); $_SESSION['v'] = $i; session_write_close(); } echo 'ok';`), "ok")
 	after := count(t, a)
 	if n := after.Files.Lookups - before.Files.Lookups; n != 0 {
 		t.Errorf("%d LOOKUPs waited for the network", n)
@@ -111,16 +111,16 @@ const large = `$size = (int)$argv[2]; for ($i = 0; $i < (int)$argv[3]; $i++) {
 func TestCostOfALargeSession(t *testing.T) {
 	for size, trips := range map[int]int{100_000: 2, 1_500_000: 3} {
 		a, b, m := pair(t, "")
-		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "5", "0"), "ok")
+		testkit.Want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "5", "0"), "ok")
 		before, sent := count(t, a), m.Stat("bytes_written")
-		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "20", "5"), "ok")
+		testkit.Want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "20", "5"), "ok")
 		if n := count(t, a).RoundTrips - before.RoundTrips; n < 20*trips-2 || n > 20*trips+2 { // see above
 			t.Errorf("%d bytes: %d round trips were waited for in 20 requests", size, n)
 		}
 		if n := m.Stat("bytes_written") - sent; n > 20*10_000 {
 			t.Errorf("%d bytes: the server sent %d in 20 requests", size, n)
 		}
-		want(t, testkit.PHP(t, b, large, "large", fmt.Sprint(size), "3", "25"), "ok")
-		want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "3", "28"), "ok")
+		testkit.Want(t, testkit.PHP(t, b, large, "large", fmt.Sprint(size), "3", "25"), "ok")
+		testkit.Want(t, testkit.PHP(t, a, large, "large", fmt.Sprint(size), "3", "28"), "ok")
 	}
 }

@@ -14,13 +14,13 @@ func TestWrittenHereReadThere(t *testing.T) { testkit.EachKeep(t, testWrittenHer
 
 func testWrittenHereReadThere(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, read, "s1"), "-")
-	want(t, testkit.PHP(t, a, write, "s1", "from a"), "ok")
-	want(t, testkit.PHP(t, b, read, "s1"), "from a")
-	want(t, testkit.PHP(t, b, write, "s1", "b"), "ok") // shorter
-	want(t, testkit.PHP(t, a, read, "s1"), "b")
-	want(t, testkit.PHP(t, a, write, "s1", strings.Repeat("longer ", 100)), "ok")
-	want(t, testkit.PHP(t, b, read, "s1"), strings.TrimSpace(strings.Repeat("longer ", 100)))
+	testkit.Want(t, testkit.PHP(t, a, read, "s1"), "-")
+	testkit.Want(t, testkit.PHP(t, a, write, "s1", "from a"), "ok")
+	testkit.Want(t, testkit.PHP(t, b, read, "s1"), "from a")
+	testkit.Want(t, testkit.PHP(t, b, write, "s1", "b"), "ok") // shorter
+	testkit.Want(t, testkit.PHP(t, a, read, "s1"), "b")
+	testkit.Want(t, testkit.PHP(t, a, write, "s1", strings.Repeat("longer ", 100)), "ok")
+	testkit.Want(t, testkit.PHP(t, b, read, "s1"), strings.TrimSpace(strings.Repeat("longer ", 100)))
 }
 
 // The orders in which PHP versions replace a session's bytes, with the calls of userland streams. All are one atomic
@@ -56,7 +56,7 @@ func testWriteOrders(t *testing.T, k testkit.Keep) {
 			}
 			testkit.WriteFile(t, done, "")
 			watch.Wait(t, 30*time.Second)
-			want(t, watch.Output(), "whole")
+			testkit.Want(t, watch.Output(), "whole")
 		})
 	}
 }
@@ -65,8 +65,8 @@ func TestEmptySession(t *testing.T) { testkit.EachKeep(t, testEmptySession) }
 
 func testEmptySession(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, write, "e1", "x"), "ok")
-	want(t, testkit.PHP(t, a, start+`$_SESSION = []; session_write_close(); echo 'emptied';`, "e1"), "emptied")
+	testkit.Want(t, testkit.PHP(t, a, write, "e1", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION = []; session_write_close(); echo 'emptied';`, "e1"), "emptied")
 	testkit.Until(t, 5*time.Second, "the other host sees the emptied session", func() bool { // it is stored at RELEASE, after close
 		return strings.TrimSpace(testkit.PHP(t, b, start+`echo count($_SESSION);`, "e1")) == "0"
 	})
@@ -76,23 +76,23 @@ func TestReadAndClose(t *testing.T) { testkit.EachKeep(t, testReadAndClose) }
 
 func testReadAndClose(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, write, "r1", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "r1", "x"), "ok")
 	// The reader is still there, but holds no lock.
 	reader := testkit.StartPHP(t, a, nil, `session_id($argv[1]); session_start(['read_and_close' => true]); echo $_SESSION['v']; sleep(30);`, "r1")
 	testkit.Until(t, 10*time.Second, "the reader has read", func() bool { return reader.Output() == "x" })
-	want(t, testkit.PHP(t, b, write, "r1", "y"), "ok")
+	testkit.Want(t, testkit.PHP(t, b, write, "r1", "y"), "ok")
 	reader.Kill()
-	want(t, testkit.PHP(t, a, read, "r1"), "y")
+	testkit.Want(t, testkit.PHP(t, a, read, "r1"), "y")
 }
 
 func TestResetAndAbort(t *testing.T) { testkit.EachKeep(t, testResetAndAbort) }
 
 func testResetAndAbort(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, write, "ra", "kept"), "ok")
-	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_reset(); echo $_SESSION['v'];`, "ra"), "kept")
-	want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_abort(); echo 'aborted';`, "ra"), "aborted")
-	want(t, testkit.PHP(t, b, read, "ra"), "kept")
+	testkit.Want(t, testkit.PHP(t, a, write, "ra", "kept"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_reset(); echo $_SESSION['v'];`, "ra"), "kept")
+	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION['v'] = 'lost'; session_abort(); echo 'aborted';`, "ra"), "aborted")
+	testkit.Want(t, testkit.PHP(t, b, read, "ra"), "kept")
 }
 
 func TestRegenerate(t *testing.T) { testkit.EachKeep(t, testRegenerate) }
@@ -100,17 +100,17 @@ func TestRegenerate(t *testing.T) { testkit.EachKeep(t, testRegenerate) }
 func testRegenerate(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
 	for _, del := range []string{"false", "true"} {
-		want(t, testkit.PHP(t, a, write, "old"+del, "cart"), "ok")
+		testkit.Want(t, testkit.PHP(t, a, write, "old"+del, "cart"), "ok")
 		id := strings.TrimSpace(testkit.PHP(t, a, start+`session_regenerate_id(`+del+`) or exit('no'); echo session_id();`, "old"+del))
 		if id == "old"+del || len(id) < 20 {
 			t.Fatalf("PHP printed %s", id)
 		}
-		want(t, testkit.PHP(t, b, read, id), "cart")
+		testkit.Want(t, testkit.PHP(t, b, read, id), "cart")
 		old := "cart"
 		if del == "true" {
 			old = "-"
 		}
-		want(t, testkit.PHP(t, b, read, "old"+del), old)
+		testkit.Want(t, testkit.PHP(t, b, read, "old"+del), old)
 	}
 }
 
@@ -122,7 +122,7 @@ func testDestroyWhileAnotherWaits(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
 	for i := range 10 {
 		id, waiterHost := fmt.Sprint("d", i), []*testkit.Host{a, b}[i%2]
-		want(t, testkit.PHP(t, a, write, id, "secret"), "ok")
+		testkit.Want(t, testkit.PHP(t, a, write, id, "secret"), "ok")
 		holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; usleep(300000); $_SESSION['v'] = 'late'; session_destroy(); echo 'destroyed';`, id)
 		testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
 		waiter := testkit.StartPHP(t, waiterHost, nil, start+`$_SESSION['w'] = ($_SESSION['v'] ?? 'nothing') . ' seen'; usleep(100000); @session_write_close(); echo $_SESSION['w'];`, id)
@@ -146,7 +146,7 @@ func TestDestroyedStaysDestroyed(t *testing.T) { testkit.EachKeep(t, testDestroy
 
 func testDestroyedStaysDestroyed(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, write, "d2", "secret"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "d2", "secret"), "ok")
 	destroyed := testkit.NewGate(t)
 	late := testkit.StartPHP(t, b, nil, start+`echo "held\n"; `+destroyed.PHP()+`$_SESSION['v'] = 'back again'; session_write_close(); echo 'end';`, "d2")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(late.Output(), "held") })
@@ -157,7 +157,7 @@ func testDestroyedStaysDestroyed(t *testing.T, k testkit.Keep) {
 	if !strings.Contains(late.Output(), "Failed to write session data") {
 		t.Errorf("the late writer was told nothing: %s", late.Output())
 	}
-	want(t, testkit.PHP(t, a, read, "d2"), "-")
+	testkit.Want(t, testkit.PHP(t, a, read, "d2"), "-")
 }
 
 func TestStrictMode(t *testing.T) { testkit.EachKeep(t, testStrictMode) }
@@ -165,11 +165,11 @@ func TestStrictMode(t *testing.T) { testkit.EachKeep(t, testStrictMode) }
 func testStrictMode(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock(""))
 	strict := []string{"session.use_strict_mode=1"}
-	want(t, testkit.PHPWith(t, a, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
-	want(t, testkit.PHPWith(t, b, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
+	testkit.Want(t, testkit.PHPWith(t, a, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
+	testkit.Want(t, testkit.PHPWith(t, b, strict, start+`echo session_id() === $argv[1] ? 'taken' : 'new id';`, "foreign"), "new id")
 	id := strings.TrimSpace(testkit.PHPWith(t, a, strict, `session_start(); $_SESSION['v'] = 'mine'; echo session_id();`))
 	for _, h := range []*testkit.Host{a, b} {
-		want(t, testkit.PHPWith(t, h, strict, start+`echo session_id() === $argv[1] ? 'kept ' : 'new id ', $_SESSION['v'] ?? '-';`, id), "kept mine")
+		testkit.Want(t, testkit.PHPWith(t, h, strict, start+`echo session_id() === $argv[1] ? 'kept ' : 'new id ', $_SESSION['v'] ?? '-';`, id), "kept mine")
 	}
 }
 
@@ -178,7 +178,7 @@ func TestTouchOfAnEvictedSession(t *testing.T) { testkit.EachKeep(t, testTouchOf
 
 func testTouchOfAnEvictedSession(t *testing.T, k testkit.Keep) {
 	a, b, m := pair(t, k.Lock(""))
-	want(t, testkit.PHP(t, a, write, "ev", "kept"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "ev", "kept"), "ok")
 	evicted := testkit.NewGate(t)
 	holder := testkit.StartPHP(t, a, nil, start+`echo "held\n"; `+evicted.PHP()+`session_write_close(); echo 'end';`, "ev")
 	testkit.Until(t, 10*time.Second, "the lock is held", func() bool { return strings.Contains(holder.Output(), "held") })
@@ -187,8 +187,8 @@ func testTouchOfAnEvictedSession(t *testing.T, k testkit.Keep) {
 	}
 	evicted.Open()
 	holder.Wait(t, 30*time.Second)
-	want(t, holder.Output(), "held\nend")
-	want(t, testkit.PHP(t, b, read, "ev"), "kept")
+	testkit.Want(t, holder.Output(), "held\nend")
+	testkit.Want(t, testkit.PHP(t, b, read, "ev"), "kept")
 }
 
 // A touch moves mtime and ctime, and prolongs the session on the server.
@@ -196,7 +196,7 @@ func TestLazyWriteTouches(t *testing.T) { testkit.EachKeep(t, testLazyWriteTouch
 
 func testLazyWriteTouches(t *testing.T, k testkit.Keep) {
 	a, b, _ := pair(t, k.Lock("")+"session: {lifetime: 4s}\n")
-	want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "lazy", "x"), "ok")
 	times := func() (mtime, ctime int) {
 		out := testkit.PHP(t, b, `clearstatcache(); $s = stat($argv[1]); echo $s['mtime'], ' ', $s['ctime'], "\n";`, b.Path("sess_lazy"))
 		if n, _ := fmt.Sscan(out, &mtime, &ctime); n != 2 {
@@ -207,11 +207,11 @@ func testLazyWriteTouches(t *testing.T, k testkit.Keep) {
 	mtime, ctime := times()
 	for range 3 {
 		time.Sleep(1500 * time.Millisecond)
-		want(t, testkit.PHP(t, a, read, "lazy"), "x")
+		testkit.Want(t, testkit.PHP(t, a, read, "lazy"), "x")
 	}
 	if m, c := times(); m <= mtime || c <= ctime {
 		t.Errorf("mtime was %d and is %d, ctime was %d and is %d", mtime, m, ctime, c)
 	}
 	time.Sleep(6 * time.Second)
-	want(t, testkit.PHP(t, b, read, "lazy"), "-")
+	testkit.Want(t, testkit.PHP(t, b, read, "lazy"), "-")
 }

@@ -21,11 +21,11 @@ func TestFoundAfterMissing(t *testing.T) {
 			made := testkit.NewGate(t)
 			p := testkit.StartPHP(t, a, nil, `$f = ini_get('session.save_path').'/sess_made'; `+code+made.PHP()+code)
 			testkit.Until(t, 10*time.Second, "it was missing", func() bool { return strings.Contains(p.Output(), "-") })
-			want(t, testkit.PHP(t, b, write, "made", "x"), "ok") // which takes longer than it is believed to be missing
+			testkit.Want(t, testkit.PHP(t, b, write, "made", "x"), "ok") // which takes longer than it is believed to be missing
 			time.Sleep(100 * time.Millisecond)
 			made.Open()
 			p.Wait(t, 10*time.Second)
-			want(t, p.Output(), "-\n"+`v|s:1:"x";`)
+			testkit.Want(t, p.Output(), "-\n"+`v|s:1:"x";`)
 		})
 	}
 }

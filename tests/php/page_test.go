@@ -98,7 +98,7 @@ func TestUploadProgress(t *testing.T) {
 		return seen == "not done "+length+" over a third"
 	})
 	io.WriteString(rest, strings.Repeat("u", size-2*size/3)+tail)
-	want(t, <-answer, fmt.Sprint("1 ", size))
-	want(t, progress(), "done "+length+" over a third")
-	want(t, testkit.PHP(t, b, start+`echo $_SESSION['upload_progress_mine']['files'][0]['bytes_processed'];`, id), fmt.Sprint(size))
+	testkit.Want(t, <-answer, fmt.Sprint("1 ", size))
+	testkit.Want(t, progress(), "done "+length+" over a third")
+	testkit.Want(t, testkit.PHP(t, b, start+`echo $_SESSION['upload_progress_mine']['files'][0]['bytes_processed'];`, id), fmt.Sprint(size))
 }

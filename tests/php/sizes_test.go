@@ -37,10 +37,10 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%d bytes: written %s, read on the other host %s", size, wrote, got)
 		}
 		same := testkit.PHP(t, b, start+`$s = $_SESSION['v']; echo strlen($s) > 900 ? 'there' : 'gone';`, id)
-		want(t, same, "there")
+		testkit.Want(t, same, "there")
 		// and again, over what is there
-		want(t, testkit.PHP(t, b, start+`$_SESSION['v'] .= ''; $_SESSION['w'] = 1; session_write_close(); echo 'ok';`, id), "ok")
-		want(t, testkit.PHP(t, a, start+`echo $_SESSION['w'], ' ', strlen($_SESSION['v']) > 900;`, id), "1 1")
+		testkit.Want(t, testkit.PHP(t, b, start+`$_SESSION['v'] .= ''; $_SESSION['w'] = 1; session_write_close(); echo 'ok';`, id), "ok")
+		testkit.Want(t, testkit.PHP(t, a, start+`echo $_SESSION['w'], ' ', strlen($_SESSION['v']) > 900;`, id), "1 1")
 	}
 	// 0 and 1 byte: no session that PHP's serializer makes, but files that a program makes.
 	for _, s := range []string{"", "x"} {
@@ -49,27 +49,27 @@ func TestSizes(t *testing.T) {
 		testkit.PHP(t, a, `file_put_contents($argv[1], $argv[2]);`, a.Path(file), s)
 		testkit.PHP(t, a, `touch($argv[1]);`, a.Path(file))
 		got := testkit.PHP(t, b, `clearstatcache(); echo filesize($argv[1]), file_get_contents($argv[1]);`, b.Path(file))
-		want(t, got, fmt.Sprint(len(s))+s)
+		testkit.Want(t, got, fmt.Sprint(len(s))+s)
 	}
 }
 
 // One byte over session.max_size is refused at write, where PHP reports it, and the old session stays.
 func TestOverMaxSize(t *testing.T) {
 	a, b, _ := pair(t, "session: {max_size: 1200000B}\n")
-	want(t, testkit.PHP(t, a, write, "big", "old"), "ok")
+	testkit.Want(t, testkit.PHP(t, a, write, "big", "old"), "ok")
 	const grow = start + `$n = (int)$argv[2]; $_SESSION['v'] = str_repeat('x', $n - strlen('v|s:1199987:"";')); session_write_close(); echo 'end';`
 	out := testkit.PHP(t, a, grow, "big", "1200001")
 	if !strings.Contains(out, "Write failed") && !strings.Contains(out, "Failed to write session data") {
 		t.Errorf("PHP was told nothing: %s", out)
 	}
-	want(t, testkit.PHP(t, b, read, "big"), "old")
-	want(t, testkit.PHP(t, a, grow, "big", "1200000"), "end")
-	want(t, testkit.PHP(t, b, start+`echo strlen($_SESSION['v']);`, "big"), fmt.Sprint(1200000-len(`v|s:1199987:"";`)))
-	want(t, testkit.PHP(t, b, `clearstatcache(); echo filesize($argv[1]);`, b.Path("sess_big")), "1200000")
+	testkit.Want(t, testkit.PHP(t, b, read, "big"), "old")
+	testkit.Want(t, testkit.PHP(t, a, grow, "big", "1200000"), "end")
+	testkit.Want(t, testkit.PHP(t, b, start+`echo strlen($_SESSION['v']);`, "big"), fmt.Sprint(1200000-len(`v|s:1199987:"";`)))
+	testkit.Want(t, testkit.PHP(t, b, `clearstatcache(); echo filesize($argv[1]);`, b.Path("sess_big")), "1200000")
 	errno := testkit.PHP(t, a, `$f = fopen($argv[1], 'r+'); ftruncate($f, 0); $n = @fwrite($f, str_repeat('y', 1200001)); echo error_get_last()['message'] ?? 'no error';`, a.Path("sess_big"))
 	if !strings.Contains(errno, "errno=27") {
 		t.Errorf("the write of one byte too many: %s", errno)
 	}
 	// The first part of that write was taken, and must not be stored as the whole when the file is closed.
-	want(t, testkit.PHP(t, a, start+`echo strlen($_SESSION['v']);`, "big"), fmt.Sprint(1200000-len(`v|s:1199987:"";`)))
+	testkit.Want(t, testkit.PHP(t, a, start+`echo strlen($_SESSION['v']);`, "big"), fmt.Sprint(1200000-len(`v|s:1199987:"";`)))
 }

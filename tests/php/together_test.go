@@ -23,9 +23,9 @@ func TestMadeTogether(t *testing.T) {
 	}
 	for _, p := range procs {
 		p.Wait(t, 2*time.Minute)
-		want(t, p.Output(), "ok")
+		testkit.Want(t, p.Output(), "ok")
 	}
 	for _, i := range []int{0, sessions / 2, sessions - 1} {
-		want(t, testkit.PHP(t, a, start+`echo $_SESSION['n'];`, fmt.Sprint("together", i)), fmt.Sprint(processes))
+		testkit.Want(t, testkit.PHP(t, a, start+`echo $_SESSION['n'];`, fmt.Sprint("together", i)), fmt.Sprint(processes))
 	}
 }

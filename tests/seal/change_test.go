@@ -87,7 +87,7 @@ func TestKeysChangeUnderLoad(t *testing.T) {
 	conf := func(seal string) testkit.Conf { return testkit.Conf{Servers: servers, More: seal} }
 	hosts := []*testkit.Host{testkit.Mount(t, conf("")), testkit.Mount(t, conf(""))}
 	quiet := `for ($i = 0; $i < 300; $i++) { session_id("quiet$i"); session_start(); %s session_write_close(); } echo $n ?? 'stored';`
-	want(t, testkit.PHP(t, hosts[0], fmt.Sprintf(quiet, `$_SESSION['v'] = "value of $i";`)), "stored")
+	testkit.Want(t, testkit.PHP(t, hosts[0], fmt.Sprintf(quiet, `$_SESSION['v'] = "value of $i";`)), "stored")
 	l := startLoad(t, hosts, 8)
 	step := func(status, seal string) {
 		t.Helper()
@@ -121,7 +121,7 @@ func TestKeysChangeUnderLoad(t *testing.T) {
 		if n := counted(t, h); n != did {
 			t.Errorf("%d increments were acknowledged, host %d finds %d", did, i+1, n)
 		}
-		want(t, testkit.PHP(t, h, fmt.Sprintf(quiet, `$n = ($n ?? 0) + (int)($_SESSION['v'] === "value of $i");`)), "300")
+		testkit.Want(t, testkit.PHP(t, h, fmt.Sprintf(quiet, `$n = ($n ?? 0) + (int)($_SESSION['v'] === "value of $i");`)), "300")
 		for reason, n := range refused(t, h) {
 			if n != 0 {
 				t.Errorf("host %d has refused %d records: %s", i+1, n, reason)
@@ -137,7 +137,7 @@ func TestHostWithoutKeys(t *testing.T) {
 	servers := []*testkit.Memcached{m}
 	k1 := newKey(t, testkit.Dir(t), "k1.key", "")
 	a := testkit.Mount(t, testkit.Conf{Servers: servers, More: sealed("", "k1", k1)})
-	want(t, testkit.PHP(t, a, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
+	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
 	testkit.Until(t, 45*time.Second, "the list is on the server", func() bool { return strings.HasPrefix(m.Command("get sessfs:!lists"), "VALUE") })
 	b := testkit.Mount(t, testkit.Conf{Servers: servers})
 	if out := testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"); !strings.Contains(out, "Input/output error") {
@@ -148,5 +148,5 @@ func TestHostWithoutKeys(t *testing.T) {
 	}
 	b.Configure(testkit.Conf{Servers: servers, More: sealed("", "k1", k1)})
 	taken(t, b, "with k1")
-	want(t, testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"), "1")
+	testkit.Want(t, testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"), "1")
 }

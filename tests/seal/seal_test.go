@@ -45,13 +45,6 @@ func sealed(more string, keys ...string) string {
 	return text + more
 }
 
-func want(t *testing.T, got, want string) {
-	t.Helper()
-	if got != want {
-		t.Fatalf("got %q, want %q", got, want)
-	}
-}
-
 // dump is all that a server has: keys and values.
 func dump(t *testing.T, m *testkit.Memcached) map[string]string {
 	t.Helper()
@@ -133,12 +126,12 @@ func TestServersAreNotTrusted(t *testing.T) {
 	store := start + `$_SESSION['cart'] = $argv[2]; echo session_write_close() ? 'stored' : 'lost';`
 	show := start + `echo $_SESSION['cart'] ?? 'nothing';`
 	const id, other = "visitor0123456789abcdef", "somebodyelse0123456789a"
-	want(t, testkit.PHP(t, a, store, id, "marmalade"), "stored")
+	testkit.Want(t, testkit.PHP(t, a, store, id, "marmalade"), "stored")
 	first := dump(t, m)
-	want(t, testkit.PHP(t, b, show, id), "marmalade")
-	want(t, testkit.PHP(t, b, store, id, "marmalade and tea"), "stored")
-	want(t, testkit.PHP(t, a, store, other, "secret of another"), "stored")
-	want(t, testkit.PHP(t, a, start+`$_SESSION['x'] = str_repeat('marmalade', 300000); echo session_write_close();`, "large0123456789abcdefgh"), "1")
+	testkit.Want(t, testkit.PHP(t, b, show, id), "marmalade")
+	testkit.Want(t, testkit.PHP(t, b, store, id, "marmalade and tea"), "stored")
+	testkit.Want(t, testkit.PHP(t, a, store, other, "secret of another"), "stored")
+	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION['x'] = str_repeat('marmalade', 300000); echo session_write_close();`, "large0123456789abcdefgh"), "1")
 	now := dump(t, m)
 	var own, others string // the keys of the records
 	for k, v := range now {
@@ -183,7 +176,7 @@ func TestServersAreNotTrusted(t *testing.T) {
 		}
 	}
 	put(t, m, own, now[own])
-	want(t, testkit.PHP(t, b, show, id), "marmalade and tea")
+	testkit.Want(t, testkit.PHP(t, b, show, id), "marmalade and tea")
 	log := b.Log()
 	if !strings.Contains(log, "reason=altered") || !strings.Contains(log, "reason=rolled_back") || strings.Contains(log, "visitor") || strings.Contains(log, "marmalade") {
 		t.Errorf("the log says:\n%s", log)
@@ -211,7 +204,7 @@ func TestBadKeys(t *testing.T) {
 		t.Errorf("a key was overwritten: %s", out)
 	}
 	h := testkit.Mount(t, testkit.Conf{Servers: []*testkit.Memcached{m}, More: sealed("", "k1", good)})
-	want(t, testkit.PHP(t, h, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
+	testkit.Want(t, testkit.PHP(t, h, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
 	for text, conf := range map[string]string{
 		"chmod 600":                    sealed("", "k1", open),
 		"it is no key":                 sealed("", "k1", none),
@@ -232,7 +225,7 @@ func TestBadKeys(t *testing.T) {
 		}
 		h.Configure(c)
 		testkit.Until(t, 10*time.Second, "the log says "+text, func() bool { return strings.Contains(h.Log(), text) })
-		want(t, testkit.PHP(t, h, start+`echo $_SESSION['n'];`, "a"), "1")
+		testkit.Want(t, testkit.PHP(t, h, start+`echo $_SESSION['n'];`, "a"), "1")
 	}
 	if strings.Contains(h.Log(), strings.TrimSpace(read(t, good))[20:60]) {
 		t.Error("the log has a key")
