@@ -89,9 +89,10 @@ $(STATICCHECK): | go
 $(NFPM): | go
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
+# go vet is a part of check.
 test: go deps check $(NFPM)
-	$(GO) test -race -count=1 -timeout 14m ./...
-	SESSFS_TEST_SECURE=1 $(GO) test -race -count=1 -timeout 3m -run 'TestWrittenHereReadThere|TestTwoHostsShareASession|TestSizes' ./tests/php
+	$(GO) test -race -vet=off -count=1 -timeout 14m ./...
+	SESSFS_TEST_SECURE=1 $(GO) test -race -vet=off -count=1 -timeout 3m -run 'TestWrittenHereReadThere|TestTwoHostsShareASession|TestSizes' ./tests/php
 
 # All servers want TLS, a certificate of their clients, and a login.
 secure: deps

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	flag.Set("test.parallel", "6") // those that run beside others mostly wait: for the end of leases, of sessions, of timeouts
+	flag.Set("test.parallel", "4") // those that run beside others mostly wait: for the end of leases, of sessions, of timeouts
 	goleak.VerifyTestMain(m)
 }
 

@@ -73,7 +73,6 @@ func (c *Cluster) learnFrom(s *server, in *info) {
 	defer c.known.mu.Unlock()
 	c.merge(s, in.lists, time.Now())
 	c.rebuild((*c.views.Load())[0], time.Now())
-	c.learnSoon() // a server that was restarted has no document
 }
 
 // merge takes over a server's document. It returns what is to be stored there instead; nil: nothing. The caller holds known.mu.

@@ -50,7 +50,8 @@ func (s *server) connect(a *attempt) {
 		in.classic.close()
 	}
 	if a.err == nil {
-		s.cl.announceSoon() // a server that was restarted knows no hosts
+		s.cl.learnSoon() // a server that is new or was restarted has no document, and knows no hosts
+		s.cl.announceSoon()
 	}
 	close(a.done)
 }

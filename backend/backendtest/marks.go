@@ -2,7 +2,6 @@ package backendtest
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"sessfs"
@@ -59,7 +58,9 @@ func (e *env) marks() {
 	commit("marked", true, true)
 	var leases []*sessfs.Lease
 	var want []bool
+	var since []time.Time
 	for i := range 600 {
+		since = append(since, time.Now())
 		l, _ := e.tryLock(sessfs.ID(fmt.Sprintf("sess_%d \xff", i)), "one")
 		if i%7 == 0 {
 			e.mark(l.ID, l.Token)
@@ -69,9 +70,11 @@ func (e *env) marks() {
 			e.Fatal(err)
 		}
 	}
-	leases, want = append(leases, one), append(want, true)
-	if got := e.b.Marked(e.ctx, leases); !slices.Equal(got, want) {
-		e.Fatalf("marked are %v", got)
+	leases, want, since = append(leases, one), append(want, true), append(since, time.Now())
+	for i, got := range e.b.Marked(e.ctx, leases) {
+		if got != want[i] && time.Since(since[i]) < Lease { // on a slow machine the first ones have ended
+			e.Fatalf("lease %d of %d: marked %v", i, len(leases), got)
+		}
 	}
 	e.b.Answer(one)
 	e.until("the mark is answered", func() bool { return e.locked(id).Answered })

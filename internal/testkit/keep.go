@@ -8,10 +8,13 @@ import (
 // Keep is a value of lock.keep.
 type Keep string
 
-// EachKeep runs a test with lock.keep off and on: whatever sessfs promises holds either way.
+// EachKeep runs a test with lock.keep off and on, at the same time: whatever sessfs promises holds either way.
 func EachKeep(t *testing.T, test func(t *testing.T, k Keep)) {
 	for _, k := range []Keep{"0s", "1s"} {
-		t.Run("keep="+string(k), func(t *testing.T) { test(t, k) })
+		t.Run("keep="+string(k), func(t *testing.T) {
+			t.Parallel()
+			test(t, k)
+		})
 	}
 }
 

@@ -106,12 +106,12 @@ func (g *group) all(h *testkit.Host, n int, write bool) (ok, slow, worst int) {
 	return ok, slow, worst
 }
 
-// Two servers, two copies, 1,000 sessions: one dies, all start with their data; it comes back empty and the other dies: all
+// Two servers, two copies, 500 sessions: one dies, all start with their data; it comes back empty and the other dies: all
 // again. A server's end costs each host one wait at most.
 func TestOneOfTwoServersDies(t *testing.T) { testkit.EachKeep(t, testOneOfTwoServersDies) }
 
 func testOneOfTwoServersDies(t *testing.T, k testkit.Keep) {
-	n := 1000
+	n := 500
 	for _, how := range []string{"killed", "hangs"} {
 		t.Run(how, func(t *testing.T) {
 			if how != "killed" || k != "0s" {

@@ -10,11 +10,12 @@ import (
 	"sessfs/internal/testkit"
 )
 
-// increments counts in some sessions until its standard input ends; it prints how often, and ends at the first failure.
+// increments counts in some sessions until its standard input ends; it prints how often, and ends at the first failure. It
+// leaves them a while: what is always locked is tried again for half a minute by who moves or seals it.
 const increments = `stream_set_blocking(STDIN, false); $n = 0;
 while (!feof(STDIN)) { fread(STDIN, 1);
 	session_id("counter" . $n % 20); session_start() or exit("no session after $n");
-	$_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close() or exit("not written after $n"); $n++; }
+	$_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close() or exit("not written after $n"); $n++; usleep(10000); }
 echo $n;`
 
 // load is PHP processes on some hosts.
@@ -138,7 +139,7 @@ func TestHostWithoutKeys(t *testing.T) {
 	k1 := newKey(t, testkit.Dir(t), "k1.key", "")
 	a := testkit.Mount(t, testkit.Conf{Servers: servers, More: sealed("", "k1", k1)})
 	testkit.Want(t, testkit.PHP(t, a, start+`$_SESSION['n'] = 1; echo session_write_close();`, "a"), "1")
-	testkit.Until(t, 45*time.Second, "the list is on the server", func() bool { return strings.HasPrefix(m.Command("get sessfs:!lists"), "VALUE") })
+	testkit.Until(t, 10*time.Second, "the list is on the server", func() bool { return strings.HasPrefix(m.Command("get sessfs:!lists"), "VALUE") })
 	b := testkit.Mount(t, testkit.Conf{Servers: servers})
 	if out := testkit.PHP(t, b, start+`echo $_SESSION['n'];`, "a"); !strings.Contains(out, "Input/output error") {
 		t.Errorf("PHP got %s", out)

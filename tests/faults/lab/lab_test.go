@@ -15,7 +15,7 @@ import (
 
 var (
 	seed    = flag.Uint64("seed", 0, "what everything is drawn from; 0: a new one")
-	minutes = flag.Float64("minutes", 2, "how long faults are made")
+	minutes = flag.Float64("minutes", 1.5, "how long faults are made")
 )
 
 func TestMain(m *testing.M) {
@@ -53,7 +53,7 @@ func TestDestroyed(t *testing.T) {
 	for _, keep := range []string{"0s", "500ms"} {
 		t.Run("keep="+keep, func(t *testing.T) {
 			quiet(t)
-			fail(t, Run(t, Plan{Seed: drawn(), Time: 15 * time.Second, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Keep: keep, How: "mortal"}))
+			fail(t, Run(t, Plan{Seed: drawn(), Time: 10 * time.Second, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Keep: keep, How: "mortal"}))
 		})
 	}
 }
