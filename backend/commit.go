@@ -65,7 +65,7 @@ func (c *Cluster) Commit(ctx context.Context, id sessfs.ID, base *sessfs.Session
 	if int64(len(data)) > m.settings.MaxSize || len(data) > maxData {
 		return nil, fmt.Errorf("storing session %s of %d bytes: %w: session.max_size is %d", id.Hash(), len(data), sessfs.ErrTooLarge, m.settings.MaxSize)
 	}
-	m.rec = record{id: id, state: sessfs.Live, version: c.nextVersion(id, base), attr: attr, length: len(data), sum: dataSum(data)}
+	m.rec = record{id: id, state: sessfs.Live, version: c.nextVersion(id, base), attr: attr, length: len(data)}
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -167,6 +167,9 @@ func (m *commit) prepare() error {
 		if m.rec.chunks() > maxChunks {
 			return fmt.Errorf("storing session %s of %d bytes: %w: its servers take parts of %d bytes", m.id.Hash(), len(m.data), sessfs.ErrTooLarge, chunk)
 		}
+	}
+	if m.rec.chunkSize != 0 || !m.seal.hashes() { // else its seal vouches for the data
+		m.rec.sum = dataSum(m.data)
 	}
 	m.head, m.body = m.rec.encode(), nil
 	if m.rec.chunkSize == 0 {

@@ -51,7 +51,11 @@ func (c *Cluster) raw(f *found) []byte {
 	if l.hashes() {
 		return l.seal(recordKind, l.recordAt(place.data), f.rec.encode(), f.rec.data)
 	}
-	return append(f.rec.encode(), f.rec.data...)
+	rec := *f.rec
+	if rec.chunkSize == 0 {
+		rec.sum = dataSum(rec.data) // it was sealed before, perhaps
+	}
+	return append(rec.encode(), rec.data...)
 }
 
 // remaining is how long a copy of a record shall live: it ends when the record does.

@@ -146,13 +146,14 @@ type sealing struct {
 	prefix string
 	namers sync.Pool // of hash.Hash, keyed by the names secret
 	seed   maphash.Seed
-	known  [knownNames]atomic.Pointer[hashedName] // that were hashed lately, by their own hash
+	known  [knownNames]atomic.Pointer[hashedKeys] // of names that were hashed lately, by their own hash
 }
 
-// knownNames is how many hashes of names are kept: a request needs that of one session some ten times.
+// knownNames is how many of them are kept: a request needs those of one session some ten times.
 const knownNames = 256
 
-type hashedName struct{ name, hashed string }
+// hashedKeys are a session's on the servers.
+type hashedKeys struct{ name, record, lock, wait string }
 
 func newSealing(o *Seal, prefix string) *sealing {
 	names := o.Keys[0].names

@@ -22,9 +22,14 @@ func (l *sealing) hashed(name string) string {
 	if strings.HasPrefix(name, hashedMark) {
 		return name
 	}
+	return l.keys(name).record[len(l.prefix):]
+}
+
+// keys are those of a session.
+func (l *sealing) keys(name string) *hashedKeys {
 	slot := &l.known[maphash.String(l.seed, name)%knownNames]
 	if k := slot.Load(); k != nil && k.name == name {
-		return k.hashed
+		return k
 	}
 	h := l.namers.Get().(hash.Hash)
 	defer l.namers.Put(h)
@@ -34,9 +39,10 @@ func (l *sealing) hashed(name string) string {
 	var text [hashedLen]byte
 	copy(text[:], hashedMark)
 	hex.Encode(text[len(hashedMark):], h.Sum(sum[:0])[:hashedSize])
-	k := &hashedName{name, string(text[:])}
+	hashed := string(text[:])
+	k := &hashedKeys{name: name, record: l.prefix + hashed, lock: l.prefix + lockMark + hashed, wait: l.prefix + waitMark + hashed}
 	slot.Store(k)
-	return k.hashed
+	return k
 }
 
 // recordAt is the place of a record in the sense of its envelope, by its key on a server.
@@ -44,7 +50,11 @@ func (l *sealing) recordAt(key string) string {
 	if l == nil {
 		return ""
 	}
-	return l.prefix + l.hashed(strings.TrimPrefix(key, l.prefix))
+	name := strings.TrimPrefix(key, l.prefix)
+	if strings.HasPrefix(name, hashedMark) {
+		return l.prefix + name
+	}
+	return l.keys(name).record
 }
 
 // key is how the server has what others call that.
@@ -57,14 +67,20 @@ func (s *server) key(key string) string {
 	if !ok || name == "" {
 		return key // no session's
 	}
-	mark := ""
 	switch name[:1] {
-	case lockMark, waitMark:
-		mark, name = name[:1], name[1:]
-	case chunkMark, documentMark, hostsKey[:1]:
-		return key
+	case lockMark:
+		if name = name[1:]; !strings.HasPrefix(name, hashedMark) {
+			return s.hasher.keys(name).lock
+		}
+	case waitMark:
+		if name = name[1:]; !strings.HasPrefix(name, hashedMark) {
+			return s.hasher.keys(name).wait
+		}
+	case chunkMark, documentMark, hostsKey[:1], hashedMark:
+	default:
+		return s.hasher.keys(name).record
 	}
-	return prefix + mark + s.hasher.hashed(name)
+	return key
 }
 
 // isRecordKey tells the key of a record on the server from others, by what follows the prefix.
