@@ -36,7 +36,8 @@ const (
 	listPause   = 2 * time.Millisecond
 	listWait    = 600 * time.Millisecond // the pause where none may be missed
 	listBusy    = 100 * time.Millisecond
-	listFew     = 300 // items whose lines need not wait for their reader: 110 to 350 bytes each
+	listFew     = 300 // items whose lines, some 110 bytes each and 850 at most, need not wait for their reader
+	listHash    = 20  // the power of two of a hash table that takes no time to walk, however empty it is
 
 	dumpSlack = 1 << 18 // keys that a dump may show beyond twice the items that the server said it has
 	dumpMost  = 1 << 26 // keys of a dump, whatever it says
@@ -55,7 +56,8 @@ func (c *Cluster) List(ctx context.Context, fn func(sessfs.Entry) error) error {
 	return c.list(ctx, listPause, fn)
 }
 
-// ListAll is List for those who may not miss a session that was used a moment ago, and have a second or more for that.
+// ListAll is List for those who may not miss a session that was used a moment ago, and have a second or more for that where
+// servers have many.
 func (c *Cluster) ListAll(ctx context.Context, fn func(sessfs.Entry) error) error {
 	return c.list(ctx, listWait, fn)
 }
@@ -283,7 +285,7 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 	items := number(figures, "curr_items")
 	most := int(min(2*min(items, dumpMost)+dumpSlack, dumpMost))
 	what := "all"
-	if items <= listFew && !d.noHash {
+	if items <= listFew && number(figures, "hash_power_level") <= listHash && !d.noHash {
 		what = "hash"
 	}
 	if err := p.send("lru_crawler metadump %s\r\n", what); err != nil {
@@ -324,14 +326,14 @@ func (d *dumper) dumpOnce(ctx context.Context, batches chan<- []listed) (busy bo
 		case l == "END":
 			if what == "hash" {
 				d.whole = keys > 0 || items == 0
-				d.noHash = !d.whole // a table that grows is not walked at all
+				d.noHash = !d.whole // a table that grows is not walked, or all items have just ended
 			}
 			return false, flush()
 		case l == "OK" && n == 0:
 			continue
 		case strings.HasPrefix(l, "BUSY") && n == 0:
 			return true, nil
-		case n == 0 && what == "hash": // before 1.6
+		case n == 0 && what == "hash": // an old one cannot; or it does not list at all
 			d.noHash = true
 			return true, nil
 		case n == 0:

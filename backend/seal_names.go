@@ -17,15 +17,7 @@ const (
 	hashedLen  = len(hashedMark) + 2*hashedSize
 )
 
-// hashed is what stands for a name in keys; one that is hashed already stays.
-func (l *sealing) hashed(name string) string {
-	if strings.HasPrefix(name, hashedMark) {
-		return name
-	}
-	return l.keys(name).record[len(l.prefix):]
-}
-
-// keys are those of a session.
+// keys are a session's, by its name.
 func (l *sealing) keys(name string) *hashedKeys {
 	slot := &l.known[maphash.String(l.seed, name)%knownNames]
 	if k := slot.Load(); k != nil && k.name == name {

@@ -134,8 +134,8 @@ func (fs *FS) truncated(h *handle, pid uint32) {
 
 // writing notes that a thread writes: it has taken the answer to its truncation, with which the kernel has given up what
 // attributes it could reuse, and drops those that it asked for before and hears of later (attr_version in fs/fuse/inode.c).
-// So PHP's writes leave nothing that the next OPEN must make the kernel forget. Pages that the kernel writes on its own
-// are nobody's.
+// So what PHP writes after a truncation (8.2.36 and later always truncate first) leaves nothing that the next OPEN must make
+// the kernel forget. Pages that the kernel writes on its own are nobody's.
 func (fs *FS) writing(h *handle, in *fuse.WriteIn) {
 	if in.Pid == 0 || in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		return

@@ -30,7 +30,7 @@ type node struct {
 	handles    []*handle      // open here
 	reused     bool           // the kernel may have attributes that it reuses, and was not told to forget them
 	answered   sessfs.Version // their session's; unknownVersion: not known any more
-	truncator  uint32         // the thread whose truncation was answered last, not for reuse, since any answer that is; 0: none
+	truncator  uint32         // the thread whose truncation was answered after the last answer that was for reuse; 0: none
 	place      link[*node]    // in the table's order; in none while open
 }
 
