@@ -174,7 +174,7 @@ func (v *visit) tryCommands(ctx context.Context) (meta bool, err error) {
 			return false, err
 		}
 		defer p.nc.Close()
-		if meta, err = p.tryMeta(v.mark + "m"); err != nil && !errors.Is(err, errClosed) || meta {
+		if meta, _, err = p.tryMeta(v.mark + "m"); err != nil && !errors.Is(err, errClosed) || meta {
 			return meta, err
 		}
 	}

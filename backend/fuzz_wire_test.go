@@ -212,7 +212,7 @@ func FuzzPlainConn(f *testing.F) {
 				t.Fatalf("the version %q", v)
 			}
 		case 3:
-			if meta, err := p.tryMeta("k"); meta && (err != nil || !bytes.HasPrefix(b, []byte("STORED"))) {
+			if meta, _, err := p.tryMeta("k"); meta && (err != nil || !bytes.HasPrefix(b, []byte("STORED"))) {
 				t.Fatalf("meta commands after %q, %v", b, err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -227,4 +228,27 @@ func TestCloseGivesLocksBack(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server that has evicted what it was tried with, or whose answer is garbled, has not lost its meta commands.
+func TestMetaCommandsAreNotForgotten(t *testing.T) {
+	p := startProxy(t, startMemcached(t))
+	o := testOptions(p.addr)
+	c := open(t, o)
+	mustCommit(t, c, sid, &sessfs.Session{}, "x", nil)
+	var tries atomic.Int64
+	p.hook(nil, func(b []byte) ([]byte, bool) {
+		if bytes.HasPrefix(b, []byte("VA 2 c")) && tries.Add(1) <= 2 {
+			return []byte("EN O11\r\n"), true
+		}
+		return b, true
+	})
+	p.breakAll()
+	until(t, "it is connected again", func() bool {
+		_, err := c.Read(ctx, sid)
+		return err == nil && tries.Load() > 2
+	})
+	if s := c.servers()[0]; s.connected() == nil || s.last.classic != nil {
+		t.Error("it is taken for a server without meta commands")
+	}
 }

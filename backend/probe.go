@@ -174,8 +174,12 @@ func (s *server) probe(ctx context.Context) (*info, error) {
 	key := s.cl.prefix + probeMark + rand.Text()
 	meta := false
 	if !s.cl.forceClassic {
-		if meta, err = p.tryMeta(key); err != nil && !errors.Is(err, errClosed) {
+		var odd bool
+		if meta, odd, err = p.tryMeta(key); err != nil && !errors.Is(err, errClosed) {
 			return nil, err
+		}
+		if !meta && (odd || err != nil) && s.hadMeta(version) {
+			return nil, fmt.Errorf("%w: meta commands are not answered as they were before", errSurprise)
 		}
 	}
 	if !meta {
@@ -194,8 +198,17 @@ func deadlineOf(ctx context.Context) time.Time {
 	return d
 }
 
-// tryMeta tells whether the meta commands work, by doing: some servers answer them and do something else.
-func (p *plainConn) tryMeta(key string) (bool, error) {
+// hadMeta tells whether the server had meta commands when it was connected last, with the same version: then an item that it
+// evicted at once, an answer that was garbled or a connection that broke do not mean that it has none.
+func (s *server) hadMeta(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last != nil && s.last.classic == nil && s.last.version == version
+}
+
+// tryMeta tells whether the meta commands work, by doing: some servers answer them and do something else; odd: this one does,
+// it has not refused them.
+func (p *plainConn) tryMeta(key string) (meta, odd bool, err error) {
 	steps := []struct{ send, want string }{
 		{"add " + key + " 7 30 2\r\nab\r\n", "STORED"},
 		{"mg " + key + " v c f T30 O11\r\n", "VA 2 c"},
@@ -211,25 +224,25 @@ func (p *plainConn) tryMeta(key string) (bool, error) {
 		send := strings.NewReplacer("CWRONG", "C"+strconv.FormatUint(cas+1, 10), "CRIGHT", "C"+strconv.FormatUint(cas, 10)).Replace(st.send)
 		if send != "" {
 			if err := p.send("%s", send); err != nil {
-				return false, err
+				return false, false, err
 			}
 		}
 		l, err := p.line()
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		if !strings.HasPrefix(l, st.want) {
-			return false, nil
+			return false, !strings.HasPrefix(l, "ERROR") && !strings.HasPrefix(l, "CLIENT_ERROR"), nil
 		}
 		if cas == 0 && strings.HasPrefix(l, "VA ") {
 			f := strings.Fields(l)
 			cas, err = strconv.ParseUint(strings.TrimPrefix(f[2], "c"), 10, 64)
 			if err != nil || cas == 0 || len(f) != 5 || f[3] != "f7" || f[4] != "O11" {
-				return false, nil
+				return false, true, nil
 			}
 		}
 	}
-	return true, nil
+	return true, false, nil
 }
 
 // noCas is the refusal of a server whose compare-and-swap does not work: updates would be lost without a word.

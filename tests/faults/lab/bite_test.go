@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,15 +32,17 @@ func TestBite(t *testing.T) {
 			if c.abrupt {
 				d += bounds.Wait
 			}
-			breaches := Run(t, Plan{Seed: drawn(), Time: d, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Double: c.double, How: c.how, Abrupt: c.abrupt})
 			said := make(map[string]int)
-			for _, b := range breaches {
-				said[b.Checker]++
-			}
-			for _, checker := range strings.Fields(c.checkers) {
-				if said[checker] == 0 {
-					t.Errorf("%s says nothing", checker)
+			silent := func(checker string) bool { return said[checker] == 0 }
+			checkers := strings.Fields(c.checkers)
+			// Whether the workers meet in what they were made to meet in is chance.
+			for run := 0; run < 3 && slices.ContainsFunc(checkers, silent); run++ {
+				for _, b := range Run(t, Plan{Seed: drawn(), Time: d, Hosts: 2, Servers: 3, Workers: 4, Pace: time.Millisecond, Double: c.double, How: c.how, Abrupt: c.abrupt}) {
+					said[b.Checker]++
 				}
+			}
+			for _, checker := range slices.DeleteFunc(checkers, func(s string) bool { return !silent(s) }) {
+				t.Errorf("%s says nothing", checker)
 			}
 			t.Log(said)
 		})
