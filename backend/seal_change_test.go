@@ -176,7 +176,7 @@ func TestKeysAreRotated(t *testing.T) {
 			k2 := sealKey(t, "k2", k1)
 			o.Seal = &Seal{Keys: []*SealKey{k1}}
 			hosts := []*Cluster{open(t, o), open(t, o)}
-			const quiet = 120
+			const quiet = 300
 			for i := range quiet {
 				mustCommit(t, hosts[0], sessfs.ID(fmt.Sprintf("sess_quiet%d", i)), &sessfs.Session{}, "5", nil)
 			}

@@ -44,7 +44,7 @@ func (l *sealing) recordAt(key string) string {
 	}
 	name := strings.TrimPrefix(key, l.prefix)
 	if strings.HasPrefix(name, hashedMark) {
-		return l.prefix + name
+		return key
 	}
 	return l.keys(name).record
 }
